@@ -329,7 +329,8 @@ class _KernelParser(_Values):
         while self.kind == "symbol" and self.text in _INFIX and _INFIX[self.text][1] > least:
             name, rank = _INFIX[self.next()]
             right = self._infix(rank)
-            if name == "subtract":  # written so, but canonical index arithmetic has sums of multiples only
+            if name == "subtract" and all(isinstance(x, int) or (isinstance(x, Expr) and x.dtype is i64) for x in (left, right)):
+                # Canonical index arithmetic has sums of multiples only.
                 name, right = "add", self._minus(right)
             left = self._apply(self.operator(name), [left, right], [])
         return left

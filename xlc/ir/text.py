@@ -23,6 +23,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ SHORT = 24  # characters up to which a subexpression that is used twice is simpl
 def number(value: Any, dtype: DType | None = None) -> str:
     """A number as text that reads back exactly: for a float of a known dtype the shortest such text."""
     if isinstance(value, float):
-        if dtype is not None and dtype.bits < 64 and value == value:
+        if dtype is not None and dtype.bits < 64 and not isnan(value):
             short = str(dtype.numpy.type(value))
             if "." not in short and "e" not in short and "n" not in short:
                 short += ".0"
@@ -120,7 +121,7 @@ def _identifier(name: str) -> str:
     return "".join([c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name]) or "_"
 
 
-def _parameter_names(params: Sequence[Node]) -> list[str]:
+def parameter_names(params: Sequence[Node]) -> list[str]:
     """A distinct text name for each parameter, never a bare number."""
     taken: set[str] = set()
     out = []
@@ -147,7 +148,7 @@ def print_graph(graph: Graph, locations: bool = True) -> str:
 
 
 def _print_graph(graph: Graph, indent: str, locations: bool) -> str:
-    params = _parameter_names(graph.params)
+    params = parameter_names(graph.params)
     names = {id(p): f"%{t}" for p, t in zip(graph.params, params, strict=True)}
     lines = [f"graph {_identifier(graph.name)}({', '.join([_typed_parameter(t, p) for t, p in zip(params, graph.params, strict=True)])}) {{"]
     nodes = graph.nodes()

@@ -1,0 +1,192 @@
+"""Memory planning: steps (kernels on the nodes of a graph) become a Plan (launches in order, a place for each buffer).
+
+    steps of  graph f(%x: f32[64]) { a = exp(x); b = exp(a); c = exp(b); return c }
+
+    plan f {
+      %x: f32[64]  = param 0
+      %c: f32[64]  = result 0
+      %t0: f32[64] = arena 0
+      %t1: f32[64] = arena 0          written in place, over %t0, if the kernel allows it; else arena 256
+      k0(%x) -> (%t0)
+      k0(%t0) -> (%t1)
+      k0(%t1) -> (%c)
+    } arena 256 bound 256
+
+Parameters, results and constants have places of their own. Every other node lives in the arena from the step that writes it through the
+last step that reads it. In this order: the order of the steps is chosen (``order``), outputs take over the memory of inputs that die
+(``Kernel.inplace``), results that of donated parameters, and what is left gets offsets (``arena``). ``ir.verify.verify_plan`` checks all
+this without knowing how it came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import XlcValueError
+from ..ir.loops import Kernel
+from ..ir.node import Array, Graph, Node
+from ..ir.plan import ALIGNMENT, Launch, Plan, Slot
+from ..ir.sizes import aligned, at
+from ..ir.text import parameter_names
+from ..ir.types import Size
+from .arena import SAMPLES, Span, lower_bound, pack
+from .dedupe import dedupe
+from .order import Task, choose_order
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One kernel on its operands: nodes of the graph in the order of the kernel's buffers."""
+
+    kernel: Kernel
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    note: str = ""
+
+
+def plan_memory(graph: Graph, steps: Sequence[Step], donate: Sequence[int] = (), reorder: bool = True) -> Plan:
+    """The plan of a graph that has been lowered to steps. ``steps`` are in an order in which they may run; with ``reorder`` another one
+    is taken if less memory is then alive. ``donate`` are positions of parameters whose memory results may take over.
+
+    A result must be written by exactly one step and be returned once (insert a copy where it is not so)."""
+    steps = tuple(steps)
+    writer = _writers(graph, steps)
+    temporaries = [n for n in writer if n not in set(graph.results)]
+    if reorder:
+        steps, moved = _ordered(steps, temporaries, writer)
+        writer = {n: k for k, s in enumerate(steps) for n in s.outputs}
+        temporaries = [n for n in writer if n not in set(graph.results)]
+    else:
+        moved = False
+    last = {n: k for k, s in enumerate(steps) for n in s.inputs}
+    donated = _donations(graph, steps, writer, last, donate)
+    owner = _in_place(steps, set(temporaries), last)
+
+    spans: dict[Node, Span] = {}  # one for each owner of memory, for as long as anything lies in it
+    for n in temporaries:
+        head = owner[n]
+        ends = max(last.get(n, -1), writer[n])
+        spans[head] = Span(_bytes(n), spans[head].first, ends) if head in spans else Span(_bytes(n), writer[n], ends)
+    offsets, arena = pack(list(spans.values()))
+    offset = dict(zip(spans, offsets, strict=True))
+
+    kernels, names = dedupe([s.kernel for s in steps])
+    slots, constants = _slots(graph, steps, temporaries, {n: offset[owner[n]] for n in temporaries})
+    launches = tuple(Launch(k, tuple(slots[n].name for n in s.inputs), tuple(slots[n].name for n in s.outputs), s.note)
+                     for k, s in zip(names, steps, strict=True))
+    sizes = sorted(frozenset().union(*(p.type.names for p in graph.params), *(k.sizes for k in kernels)))
+    notes = _notes(moved, sum(owner[n] is not n for n in temporaries), len(steps) - len(kernels))
+    return Plan(graph.name, tuple(sizes), tuple(slots.values()), launches, kernels, constants, arena, lower_bound(list(spans.values())),
+                donated, notes)
+
+
+def _bytes(n: Node) -> Size:
+    return aligned(n.type.bytes, ALIGNMENT)
+
+
+def _writers(graph: Graph, steps: Sequence[Step]) -> dict[Node, int]:
+    """The step that writes each node, after checking that the steps are a program."""
+    writer: dict[Node, int] = {}
+    for k, s in enumerate(steps):
+        if len(s.inputs) != len(s.kernel.inputs) or len(s.outputs) != len(s.kernel.outputs):
+            raise XlcValueError(f"memory: step {k} gives {len(s.inputs)} inputs and {len(s.outputs)} outputs to kernel {s.kernel.name}, "
+                                f"which has {len(s.kernel.inputs)} and {len(s.kernel.outputs)}")
+        for n in s.inputs:
+            if n not in writer and n.op.name not in ("parameter", "constant"):
+                raise XlcValueError(f"memory: step {k} ({s.kernel.name}) reads {n}, which no earlier step writes; only parameters and "
+                                    "constants are there from the start")
+        for n in s.outputs:
+            if n in writer or n.op.name in ("parameter", "constant"):
+                raise XlcValueError(f"memory: step {k} ({s.kernel.name}) writes {n}, which {'is an input' if n not in writer else 'was written'}")
+            writer[n] = k
+    for r in graph.results:
+        if r not in writer:
+            raise XlcValueError(f"memory: no step writes the result {r}; a parameter or constant that is returned needs a copy")
+    if len(set(graph.results)) != len(graph.results):
+        raise XlcValueError("memory: a node is returned twice; the second needs a copy")
+    return writer
+
+
+def _ordered(steps: tuple[Step, ...], temporaries: Sequence[Node], writer: dict[Node, int]) -> tuple[tuple[Step, ...], bool]:
+    number = {n: k for k, n in enumerate(temporaries)}
+    tasks = []
+    for s in steps:
+        reads = tuple(dict.fromkeys([number[n] for n in s.inputs if n in number]))
+        writes = tuple([number[n] for n in s.outputs if n in number])
+        inplace = tuple([(number[s.outputs[o]], number[s.inputs[i]]) for o, i in _allowed(s)
+                         if s.outputs[o] in number and s.inputs[i] in number])
+        tasks.append(Task(reads, writes, inplace, tuple(dict.fromkeys([writer[n] for n in s.inputs if n in writer]))))
+    order = choose_order(tasks, [at(_bytes(n), SAMPLES[0]) for n in temporaries])
+    return tuple([steps[k] for k in order]), order != tuple(range(len(steps)))
+
+
+def _allowed(s: Step) -> list[tuple[int, int]]:
+    """The (output, input) positions of the step that may share memory: the sizes agree, and where a node is several inputs, the kernel
+    allows it for each of them."""
+    if not s.kernel.inplace:
+        return []
+    pairs = set(s.kernel.inplace)
+    return [(o, i) for o, i in s.kernel.inplace if s.outputs[o].type.bytes == s.inputs[i].type.bytes
+            and all((o, j) in pairs for j, n in enumerate(s.inputs) if n is s.inputs[i])]
+
+
+def _in_place(steps: Sequence[Step], temporaries: set[Node], last: dict[Node, int]) -> dict[Node, Node]:
+    """For each temporary the one whose memory it lives in: itself, or the first of the chain of nodes that it overwrites."""
+    owner = {n: n for n in temporaries}
+    for k, s in enumerate(steps):
+        used: set[Node] = set()
+        for o, i in _allowed(s):
+            out, old = s.outputs[o], s.inputs[i]
+            if out in owner and old in owner and last[old] == k and not used & {out, old}:
+                owner[out] = owner[old]
+                used |= {out, old}
+    return owner
+
+
+def _donations(graph: Graph, steps: Sequence[Step], writer: dict[Node, int], last: dict[Node, int],
+               donate: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Which result lies in which donated parameter: first where the step that writes the result reads the parameter for the last time
+    and may work in place, then wherever the parameter is dead before the result is written."""
+    free = {graph.params[p]: p for p in donate}
+    result = {n: k for k, n in enumerate(graph.results)}
+    chosen: dict[int, int] = {}
+    for k, s in enumerate(steps):
+        for o, i in _allowed(s):
+            out, old = s.outputs[o], s.inputs[i]
+            if out in result and result[out] not in chosen and old in free and last[old] == k and out.type == old.type:
+                chosen[result[out]] = free.pop(old)
+    for n, r in result.items():
+        dead = next((p for p in free if p.type == n.type and last.get(p, -1) < writer[n]), None)
+        if r not in chosen and dead is not None:
+            chosen[r] = free.pop(dead)
+    return tuple(sorted(chosen.items()))
+
+
+def _slots(graph: Graph, steps: Sequence[Step], temporaries: Sequence[Node], offset: dict[Node, Size]
+           ) -> tuple[dict[Node, Slot], tuple[Array, ...]]:
+    names = parameter_names(graph.params)
+    taken = set(names)
+
+    def fresh(name: str) -> str:
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
+
+    slots = {p: Slot(name, p.type, "param", k) for k, (p, name) in enumerate(zip(graph.params, names, strict=True))}
+    constants: list[Array] = []
+    for s in steps:
+        for n in s.inputs:
+            if n.op.name == "constant" and n not in slots:
+                slots[n] = Slot(fresh(f"c{len(constants)}"), n.type, "const", len(constants))
+                constants.append(n["value"])
+    slots.update((n, Slot(fresh(f"r{k}"), n.type, "result", k)) for k, n in enumerate(graph.results))
+    slots.update((n, Slot(fresh(f"t{k}"), n.type, "arena", offset[n])) for k, n in enumerate(temporaries))
+    return slots, tuple(constants)
+
+
+def _notes(moved: bool, in_place: int, shared: int) -> tuple[str, ...]:
+    notes = ["the steps were reordered, as less memory is then alive"] if moved else []
+    notes += [f"{in_place} buffers are written in place"] if in_place else []
+    return tuple(notes + ([f"{shared} launches share a kernel with another"] if shared else []))
