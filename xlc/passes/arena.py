@@ -139,8 +139,7 @@ def _best_gap(taken: Sequence[tuple[int, int, int]], need: int, total: int) -> t
         room = offset - cursor
         if room >= need and (place < 0 or room < gap):
             gap, place = room, cursor
-        if end > cursor:
-            cursor = end
+        cursor = max(cursor, end)
     if place < 0 or (total - cursor >= need and total - cursor < gap):
         place = cursor
     return place, max(total, place + need)
@@ -263,8 +262,10 @@ def _place_symbolic(order: Sequence[int], offsets: dict[int, Form], floor: Form,
         for place, low in sorted(candidates.items(), key=lambda c: c[1]):
             top, high = _plus(place, need[k]), low + sample[k]
             visits += len(taken)
-            if all([end_at <= low or high <= offset_at for _, _, offset_at, end_at in taken]) and forms.at_most(floor, place) and all(
-                    forms.at_most(end, place) if end_at <= low else forms.at_most(top, offset) for offset, end, offset_at, end_at in taken):
+            if any(low < end_at and offset_at < high for _, _, offset_at, end_at in taken):
+                continue  # no proof where it does not even hold at the sample
+            if forms.at_most(floor, place) and all(forms.at_most(end, place) if end_at <= low else forms.at_most(top, offset)
+                                                   for offset, end, _, end_at in taken):
                 break
         else:
             place = forms.upper([floor, *(end for _, end, _, _ in taken)])
