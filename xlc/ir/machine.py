@@ -1,0 +1,20 @@
+"""The processor, as far as a schedule needs to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a schedule needs to know about the processor."""
+
+    vector_bits: int = 512
+    registers: int = 32
+    l1: int = 48 << 10
+    l2: int = 2 << 20
+    cores: int = 2
+
+    def lanes(self, bits: int = 32) -> int:
+        """Elements of that width in one register."""
+        return max(self.vector_bits // bits, 2)

@@ -1,0 +1,336 @@
+"""Fusion: which nodes are computed together, in one loop nest, and which are written to memory.
+
+    %0 = exp(%x)                 groups: [%0 %1 %2 %3] -> one kernel, writes %3 only
+    %1 = sum(%0) {axes=(1,)}
+    %2 = broadcast(%1)
+    %3 = divide(%0, %2)
+
+Enters a Graph without composites; leaves a ``Partition``: groups in an order in which they can run. The walk goes from the results to the
+parameters. A group has a *domain* (loop variables with extents); ``at`` says at which indices of the domain each member is needed. A producer
+joins the group of its consumers when all of them are in that one group and no work is repeated: needed at one index, which varies with the
+outer loops. Cheap producers are copied into several groups; others become one more output of a consumer's group where no cycle can arise,
+or the root of a new group. A reduction joins when it is needed at the outer variables only (so a row is reduced where it is used);
+a contraction joins the group of what follows it (its epilogue) when it is needed at the domain's own variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from xlc.ir.index import ranges
+from xlc.ir.loops import Expr, size, var, walk
+from xlc.ir.node import Graph, Node
+from xlc.ir.types import Size, product
+
+Index = tuple[Expr, ...]
+CHEAP = 6  # scalar operations that cost less to repeat than to store and load
+MAX_MEMBERS = 160
+
+
+@dataclass(frozen=True)
+class FusionOptions:
+    elementwise: bool = True
+    reductions: bool = True
+    contractions: bool = True
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes of one loop nest. ``roots`` are written to memory; ``reduced`` are the loop variables of the reductions among the members."""
+
+    number: int
+    domain: Index
+    extents: dict[Expr, Size]
+    roots: list[Node] = field(default_factory=list)
+    at: dict[Node, set[Index]] = field(default_factory=dict)
+    reductions: list[Node] = field(default_factory=list)
+    reduced: Index = ()
+    anchor: Node | None = None
+    operands: set[Node] = field(default_factory=set)  # views between memory and the anchor
+    why: dict[Node, str] = field(default_factory=dict)  # for people: why a producer was not fused
+    reach: int = 0  # bit set of the groups that depend on this one
+
+    @property
+    def members(self) -> list[Node]:
+        return list(self.at)
+
+    @property
+    def kind(self) -> str:
+        return self.anchor.op.kind if self.anchor is not None else "reduction" if self.reductions else "map"
+
+    @property
+    def outer(self) -> Index:
+        return tuple(v for v in self.domain if v not in self.reduced)
+
+
+@dataclass(frozen=True)
+class Partition:
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...] = ()
+
+
+def is_free(n: Node) -> bool:
+    """Made from nothing: never stored for a consumer's sake."""
+    return n.op.name in ("full", "iota")
+
+
+def in_memory(n: Node) -> bool:
+    return n.op.name in ("parameter", "constant")
+
+
+def is_anchor(n: Node) -> bool:
+    return n.op.pull is None and n.op.kind not in ("reduction", "elementwise") and not in_memory(n)
+
+
+def reads(node: Node, index: Index, reduced: Index = ()) -> list[tuple[Node, Index]]:
+    """Which elements of its arguments a node reads for its element at ``index``."""
+    if node.op.kind == "elementwise":
+        return [(a, index) for a in node.args]
+    if node.op.kind == "reduction":
+        return [(node.args[0], reduction_index(node, index, reduced))]
+    found: list[tuple[Node, Index]] = []
+
+    def read(k: int, at: Index, where: Expr | None = None) -> Expr:
+        arg = node.args[k]
+        found.append((arg, tuple(at)))
+        return var(f"?{k}_" + "_".join(map(repr, at)), arg.dtype)
+
+    if node.op.pull is not None:
+        node.op.pull(node, index, read)
+    return found
+
+
+def reduction_index(node: Node, index: Index, reduced: Index) -> Index:
+    """Where a reduction reads its argument: ``reduced`` variables on its axes, ``index`` on the others."""
+    axes, kept, r = node["axes"], iter(index), iter(reduced)
+    return tuple(next(r) if d in axes else next(kept) for d in range(node.args[0].rank))
+
+
+class Costs:
+    """Scalar operations per element of each node, everything above it inlined."""
+
+    def __init__(self, nodes: Iterable[Node], own: dict[tuple[str, str], int]):
+        self.total: dict[Node, int] = {}
+        for n in nodes:
+            if in_memory(n) or is_free(n) or is_anchor(n) or n.op.kind == "reduction":
+                self.total[n] = 1
+            else:
+                mine = op_cost(n, own) if n.op.kind == "elementwise" else 0
+                self.total[n] = min(mine + sum(self.total[a] for a in n.args), 1 << 20)
+
+
+_OWN_COST: dict[tuple[str, str], int] = {}
+
+
+def op_cost(n: Node, cache: dict[tuple[str, str], int]) -> int:
+    """Scalar operations that one elementwise op takes (counted in its decomposition, once)."""
+    key = (n.op.name, n.args[0].dtype.name if n.args else "")
+    if key not in cache:
+        cache[key] = {"divide": 4, "sqrt": 4, "floor_divide": 8, "remainder": 8}.get(n.op.name, 1)
+        if n.op.decompose is not None:
+            wide = [a.dtype for a in n.args]
+            try:
+                out = n.op.decompose(*(var(f"c{i}", d) for i, d in enumerate(wide)), **n.attributes)
+                cache[key] = sum(e.op.kind == "elementwise" for e in walk(out))
+            except Exception:  # a decomposition that does not take this dtype directly: assume a transcendental
+                cache[key] = 20
+    return cache[key]
+
+
+class _Fuser:
+    def __init__(self, graph: Graph, options: FusionOptions):
+        self.graph, self.options = graph, options
+        self.nodes = graph.nodes()
+        self.uses = graph.uses()
+        self.cost = Costs(self.nodes, _OWN_COST).total
+        self.groups: list[Group] = []
+        self.of: dict[Node, list[Group]] = {}  # the groups that compute a node
+        self.home: dict[Node, Group] = {}  # the group that writes it
+        self.results = set(graph.results)
+        self.notes: list[str] = []
+
+    # -- groups ---------------------------------------------------------------------------------
+
+    def start(self, n: Node) -> Group:
+        number = len(self.groups)
+        domain = tuple(var(f"i{d}") for d in range(n.rank))
+        g = Group(number, domain, dict(zip(domain, n.shape, strict=True)))
+        self.groups.append(g)
+        g.roots.append(n)
+        self.home[n] = g
+        self.place(n, g, {domain})
+        return g
+
+    def place(self, n: Node, g: Group, at: set[Index]) -> None:
+        g.at[n] = at
+        self.of.setdefault(n, []).append(g)
+        if n.op.kind == "reduction":
+            self.open_reduction(n, g, next(iter(at)))
+        elif is_anchor(n):
+            g.anchor = n
+        elif any(c in g.at and (is_anchor(c) or c in g.operands) for c in self.uses[n]):
+            g.operands.add(n)
+        for consumer in self.uses[n]:
+            for h in self.of.get(consumer, ()):
+                if h is not g and consumer in h.at:
+                    self.connect(g, h)
+
+    def connect(self, g: Group, h: Group) -> None:
+        """h depends on g (or may): everything that reaches g now reaches what h reaches."""
+        new = (1 << h.number) | h.reach
+        if new & ~g.reach:
+            for q in self.groups:
+                if q is g or q.reach >> g.number & 1:
+                    q.reach |= new
+
+    def open_reduction(self, n: Node, g: Group, index: Index) -> None:
+        g.reductions.append(n)
+        if g.reduced:
+            return
+        axes, shape = n["axes"], n.args[0].shape
+        free = [v for v in g.domain if v not in index]
+        sizes = [shape[a] for a in axes]
+        if free and [g.extents[v] for v in free] == sizes:
+            g.reduced = tuple(free)
+        else:
+            g.reduced = tuple(var(f"r{k}") for k in range(len(axes)))
+            g.extents.update(zip(g.reduced, sizes, strict=True))
+
+    # -- decisions ------------------------------------------------------------------------------
+
+    def needed_at(self, n: Node, g: Group) -> set[Index]:
+        """The indices at which the members of g read n."""
+        found: set[Index] = set()
+        with ranges({v: size(s) for v, s in g.extents.items()}):
+            for c in self.uses[n]:
+                if c in g.at and not is_anchor(c):
+                    for i in g.at[c]:
+                        found |= {at for a, at in reads(c, i, g.reduced) if a is n}
+        return found
+
+    def refusal(self, n: Node, g: Group, at: set[Index]) -> str | None:
+        """Why n cannot be computed inside g, or None."""
+        if n.op.name == "copy":
+            return "a copy is asked for"
+        operand = [c for c in self.uses[n] if c in g.at and (is_anchor(c) or c in g.operands)]
+        if operand:
+            if n.op.kind == "view" and len(n.args) == 1 and n.op.name != "copy" and not at and g.anchor.op.kind == "contraction":
+                return None
+            return "an operand of a contraction, sort or scatter is read many times"
+        if len(g.at) >= MAX_MEMBERS:
+            return "the kernel would grow too large"
+        if n.op.kind == "reduction":
+            return self.refuse_reduction(n, g, at)
+        if is_anchor(n):
+            if not self.options.contractions or n.op.kind != "contraction":
+                return f"{n.op.name} has a loop nest of its own"
+            if g.anchor is not None or g.reductions:
+                return "the consumer already has a contraction or a reduction"
+            return None if at == {g.domain} else "its consumer reads it at other positions"
+        if not self.options.elementwise and n.op.kind == "elementwise":
+            return "fusion of elementwise operators is switched off"
+        if self.cost[n] > CHEAP and n.op.kind != "view":  # a view costs nothing: its producer is asked next
+            if len(at) > 1:
+                return f"{len(at)} different positions of it are needed"
+            if self.repeats(g, next(iter(at), ())):
+                return "every iteration of an outer loop would compute it again"
+        return None
+
+    def repeats(self, g: Group, index: Index) -> bool:
+        """Whether computing at this index repeats work: an outer loop runs over positions that do not change it."""
+        used = {x for i in index for x in walk(i)}
+        innermost_used = max((k for k, v in enumerate(g.domain) if v in used), default=-1)
+        return any(v not in used and g.extents[v] != 1 for v in g.domain[:innermost_used])
+
+    def refuse_reduction(self, n: Node, g: Group, at: set[Index]) -> str | None:
+        if not self.options.reductions:
+            return "fusion of reductions is switched off"
+        if g.anchor is not None:
+            return "the consumer has a contraction"
+        if len(at) != 1:
+            return "its result is needed at several positions"
+        index = next(iter(at))
+        axes, shape = n["axes"], n.args[0].shape
+        sizes = [shape[a] for a in axes]
+        if g.reductions:
+            if index != g.outer or [g.extents[v] for v in g.reduced] != sizes:
+                return "it reduces over other axes than the reduction it would join"
+        elif any(i not in g.domain for i in index) or len(set(index)) != len(index):
+            return "its result is needed at computed positions"
+        else:
+            free = [v for v in g.domain if v not in index]
+            if free and ([g.extents[v] for v in free] != sizes or tuple(v for v in g.domain if v in index) != index):
+                return "its consumer runs over other dimensions"
+        rows, row = product(g.extents[v] for v in g.domain if v in index), product(sizes)
+        if isinstance(rows, int) and rows < 8 and not (isinstance(row, int) and row * rows <= 1 << 14) \
+                and any(v not in index for v in g.domain):
+            return "there are too few rows to share out between threads"
+        return None
+
+    # -- the walk -------------------------------------------------------------------------------
+
+    def run(self) -> Partition:
+        for n in reversed(self.nodes):
+            if in_memory(n) and n not in self.results:
+                continue
+            groups = list(dict.fromkeys(g for c in self.uses[n] for g in self.of.get(c, ())))
+            if in_memory(n):
+                continue
+            if is_free(n) and n not in self.results:
+                for g in groups:
+                    self.place(n, g, self.needed_at(n, g))
+                continue
+            self.decide(n, groups)
+        return Partition(self.ordered(), tuple(self.notes))
+
+    def decide(self, n: Node, groups: list[Group]) -> None:
+        needs = {g: self.needed_at(n, g) for g in groups}
+        refused = {g: why for g in groups if (why := self.refusal(n, g, needs[g]))}
+        for g, why in refused.items():
+            g.why[n] = why
+        willing = [g for g in groups if g not in refused]
+        stored = n in self.results or bool(refused) or not groups
+        copies = not is_anchor(n) and n.op.kind != "reduction" and (n.op.kind == "view" or (self.cost[n] <= CHEAP and self.options.elementwise))
+        if not stored and (len(willing) == 1 or copies):
+            for g in willing:
+                self.place(n, g, needs[g])
+            return
+        # One group computes and writes it, the others load it.
+        for g in willing:
+            others = [h for h in groups if h is not g]
+            own = needs[g] == {g.domain} or (needs[g] == {g.outer} and bool(g.reductions))
+            if own and self.options.elementwise and not any(h.reach >> g.number & 1 for h in others):
+                self.place(n, g, needs[g])
+                g.roots.append(n)
+                self.home[n] = g
+                for h in others:
+                    self.connect(g, h)
+                return
+        self.start(n)
+
+    def ordered(self) -> tuple[Group, ...]:
+        dag = nx.DiGraph()
+        dag.add_nodes_from(g.number for g in self.groups)
+        position = {n: k for k, n in enumerate(self.nodes)}
+        for g in self.groups:
+            for n in g.at:
+                for a in n.args:
+                    h = self.home.get(a)
+                    if h is not None and h is not g and a not in g.at:
+                        dag.add_edge(h.number, g.number)
+        first = {g.number: min(position[r] for r in g.roots) for g in self.groups}
+        order = nx.lexicographical_topological_sort(dag, key=first.__getitem__)
+        return tuple(self.groups[k] for k in order)
+
+
+def fuse(graph: Graph, options: FusionOptions = FusionOptions()) -> Partition:
+    """The partition of a graph into kernels."""
+    return _Fuser(graph, options).run()
+
+
+def separate(graph: Graph) -> Partition:
+    """No fusion: every operator that computes something is a kernel; views and constants are read through, as in NumPy."""
+    return fuse(graph, FusionOptions(elementwise=False, reductions=False, contractions=False))

@@ -1,0 +1,139 @@
+"""Layout assignment: contractions get a right-hand side that their tiles can read in whole vectors.
+
+    %y = dot(%x, %w)    %w: f32[784,500]
+    ->
+    %p: f32[16,784,32] = copy(transpose(reshape(pad(%w)), ...))        panels as wide as the register tile
+    %y = dot(%x, slice(reshape(transpose(%p))))
+
+The views around ``copy`` cancel when addresses are computed, so the contraction reads the panels. For a constant %w the pass ``fold`` does the
+packing at compile time; for others it is a kernel of its own, into which whatever produces %w is fused.
+
+Invariant established: the right operand of every contraction on floats is contiguous along its last free dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from xlc.ir.machine import Machine
+from xlc.ir.node import Graph, Node, full
+from xlc.ir.op import lookup
+from xlc.ir.types import DType, Size, Type, f32, f64, product
+
+PACK_ROWS = 48  # rows of the result from which packing a computed right-hand side pays for itself
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``rows`` x ``columns`` accumulators."""
+
+    rows: int
+    columns: int
+
+
+def choose_tile(m: Size, n: Size, bits: int, machine: Machine) -> Tile:
+    """The register tile for an m x n result: wide panels for few rows, else two vectors across and as many rows as registers allow."""
+    native = machine.lanes(bits)
+    vectors = -(-n // native) if isinstance(n, int) else 1 << 20
+    free = machine.registers - 1
+    rows = m if isinstance(m, int) else 1 << 20
+    across = 8 if rows <= 2 else 4 if rows <= 6 else 2
+    across = max(1, min(across, vectors))
+    if vectors == 3 and rows > 6:
+        across = 3
+    most = min(max((free - across) // across, 1), 12 if across == 2 else 24)
+    return Tile(max(1, min(most, rows)), across * native)
+
+
+def element(dot: Node) -> DType:
+    """The dtype of the accumulators."""
+    return f32 if dot.dtype.is_float and dot.dtype.bits == 16 else dot.dtype
+
+
+def free_dimensions(dot: Node) -> tuple[list[int], list[int]]:
+    """The free dimensions of both operands."""
+    (lc, rc), (lb, rb) = dot["contract"], dot["batch"]
+    return ([d for d in range(dot.args[0].rank) if d not in lc and d not in lb],
+            [d for d in range(dot.args[1].rank) if d not in rc and d not in rb])
+
+
+def layout(graph: Graph, machine: Machine) -> Graph:
+    return graph.rebuild(lambda n, args: _contraction(n, args, machine) if n.op.kind == "contraction" else None)
+
+
+def _contraction(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
+    lhs, rhs = args
+    wide = element(n)
+    left_free, right_free = free_dimensions(n)
+    if wide not in (f32, f64) or not right_free or any(s == 0 for s in (*lhs.shape, *rhs.shape)):
+        return None
+    rows: Size = product(lhs.shape[d] for d in left_free)
+    last = right_free[-1]
+    columns = rhs.shape[last]
+    if not isinstance(columns, int):
+        return None if _contiguous(rhs, last) else _again(n, lhs, lookup("copy")(_moved_last(rhs, last)), rhs, last)
+    tile = choose_tile(_tile_rows(lhs, left_free), columns, wide.bits, machine)
+    if columns <= tile.columns // 2 and columns == 1:
+        return None
+    constant = _is_constant(rhs)
+    many = not isinstance(rows, int) or rows >= PACK_ROWS
+    depth = product(rhs.shape[d] for d in n["contract"][1])
+    large = not isinstance(depth, int) or depth * columns * rhs.dtype.bytes > machine.l1
+    if _contiguous(rhs, last) and not constant and not (many and large and columns > tile.columns):
+        return None
+    if _contiguous(rhs, last) and columns <= tile.columns and not constant:
+        return None
+    return n.op(lhs, pack(rhs, last, n["contract"][1], tile.columns), **n.attributes)
+
+
+def _tile_rows(lhs: Node, free: list[int]) -> Size:
+    return product(lhs.shape[d] for d in free) if free else 1
+
+
+def _again(n: Node, lhs: Node, moved: Node, rhs: Node, last: int) -> Node:
+    back = [*range(last), rhs.rank - 1, *range(last, rhs.rank - 1)]
+    return n.op(lhs, lookup("transpose")(moved, axes=tuple(back)), **n.attributes)
+
+
+def _moved_last(rhs: Node, last: int) -> Node:
+    return lookup("transpose")(rhs, axes=(*(d for d in range(rhs.rank) if d != last), last))
+
+
+def _is_constant(n: Node) -> bool:
+    while n.op.kind == "view" and len(n.args) == 1:
+        n = n.args[0]
+    return n.op.name == "constant"
+
+
+def _contiguous(n: Node, dim: int) -> bool:
+    """Whether neighbours along this dimension are neighbours in memory (looking through transposes and reshapes that keep it last)."""
+    while n.op.name == "transpose":
+        dim, n = n["axes"][dim], n.args[0]
+    return dim == n.rank - 1
+
+
+def pack(x: Node, last: int, contracted: tuple[int, ...], width: int) -> Node:
+    """``x`` rearranged into panels of ``width`` columns, as seen by a reader of the original shape."""
+    transpose, reshape, slice_, copy = lookup("transpose"), lookup("reshape"), lookup("slice"), lookup("copy")
+    others = [d for d in range(x.rank) if d != last and d not in contracted]
+    order = (*others, *contracted, last)
+    y: Any = transpose(x, axes=order)
+    columns = x.shape[last]
+    panels = -(-columns // width)
+    padded = panels * width
+    if padded != columns:
+        zero = full(Type(x.dtype, ()), 0)
+        y = lookup("pad")(y, zero, low=(0,) * y.rank, high=(*(0,) * (y.rank - 1), padded - columns))
+    lead = [x.shape[d] for d in others]
+    depth = [x.shape[d] for d in contracted]
+    b, k = len(lead), len(depth)
+    y = reshape(y, shape=(*lead, *depth, panels, width))
+    forward = (*range(b), b + k, *range(b, b + k), b + k + 1)
+    y = copy(transpose(y, axes=forward))
+    backward = (*range(b), *range(b + 1, b + 1 + k), b, b + k + 1)
+    y = reshape(transpose(y, axes=backward), shape=(*lead, *depth, padded))
+    if padded != columns:
+        y = slice_(y, start=(0,) * y.rank, stop=(*lead, *depth, columns), step=(1,) * y.rank)
+    inverse = tuple(order.index(d) for d in range(x.rank))
+    return transpose(y, axes=inverse)

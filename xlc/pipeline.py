@@ -1,0 +1,136 @@
+"""The list of passes, in order. What each establishes stands beside it.
+
+    compile_graph(graph) -> Executable        Graph -> ... -> Partition -> Steps -> Plan -> object -> callable
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xlc import config
+from xlc.ir.node import Graph, Node
+from xlc.ir.op import lookup
+from xlc.passes.decompose import decompose
+from xlc.passes.fold import fold
+from xlc.passes.fuse import FusionOptions, Partition, fuse, in_memory, separate
+from xlc.passes.layout import layout
+from xlc.passes.memory import Step, plan_memory
+from xlc.passes.simplify import simplify
+from xlc.passes.split import split
+from xlc.ir.plan import Plan
+
+
+@dataclass(frozen=True)
+class Options:
+    """What changes the meaning of ``compile``: part of every cache key."""
+
+    fuse: bool = True
+    strict: bool = False
+    fast_math: bool = False
+    donate: tuple[int, ...] = ()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Pass:
+    name: str
+    run: Callable[[Graph, Options, Any], Graph]
+
+
+GRAPH_PASSES: tuple[Pass, ...] = (
+    Pass("decompose", lambda g, o, b: decompose(g)),  # no composite is left, but those that the backend's library claims
+    Pass("simplify", lambda g, o, b: simplify(g, fast=o.fast_math)),  # no rule of the table applies any more
+    Pass("split", lambda g, o, b: split(g)),  # no long reduction with few results
+    Pass("layout", lambda g, o, b: layout(g, b.machine)),  # contractions read their right-hand side along its last dimension
+    Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants
+    Pass("results", lambda g, o, b: own_results(g)),  # every result is a node of its own: no parameter, constant or other result
+)
+
+
+@dataclass
+class Compilation:
+    """All stages of one program. ``graphs`` maps each pass to its output."""
+
+    source: Graph
+    options: Options
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    partition: Partition | None = None
+    steps: tuple[Step, ...] = ()
+    plan: Plan | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def after(self, name: str) -> Any:
+        """The program after a pass: a Graph, the Partition (fuse), the Steps (lower) or the Plan (memory)."""
+        late: dict[str, Any] = {"trace": self.source, "fuse": self.partition, "lower": self.steps, "memory": self.plan}
+        if name in late:
+            return late[name]
+        if name not in self.graphs:
+            known = ", ".join(["trace", *self.graphs, "fuse", "lower", "memory"])
+            from xlc.errors import XlcValueError
+
+            raise XlcValueError(f"there is no pass {name!r}; the passes are: {known}")
+        return self.graphs[name]
+
+
+def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
+    """Everything up to the Plan."""
+    done = Compilation(graph, options)
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        out = work()
+        done.seconds[name] = time.perf_counter() - start
+        return out
+
+    from xlc.ir.verify import check_after  # cheap when XLC_CHECK is 0
+
+    for p in GRAPH_PASSES:
+        before = graph
+        graph = timed(p.name, lambda p=p, g=graph: p.run(g, options, backend))  # type: ignore[misc]
+        done.graphs[p.name] = graph
+        check_after(p.name, before, graph)
+    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions)
+    done.partition = timed("fuse", lambda: fuse(graph, knobs) if options.fuse else separate(graph))
+    done.steps = timed("lower", lambda: tuple(backend.lower(g) for g in done.partition.groups))  # type: ignore[union-attr]
+    done.plan = timed("memory", lambda: plan_memory(graph, done.steps, options.donate))
+    check_after("memory", graph, done.plan)
+    return done
+
+
+def own_results(graph: Graph) -> Graph:
+    """Results that are parameters or constants are copied: a result is memory of its own. (The same result twice is one result, see Executable.)"""
+    copy = lookup("copy")
+    results: list[Node] = [copy(r) if in_memory(r) else r for r in graph.results]
+    return Graph(graph.params, tuple(dict.fromkeys(results)), graph.name)
+
+
+_BACKENDS: dict[str, Any] = {}
+_lock = threading.Lock()
+
+
+def backend_for(device: str | None) -> Any:
+    """The backend that a device name asks for."""
+    from xlc.errors import XlcValueError
+
+    name = (device or "cpu").split(":")[0]
+    with _lock:
+        if name not in _BACKENDS:
+            if name != "cpu":
+                raise XlcValueError(f"there is no backend for device {device!r}; installed: cpu")
+            from xlc.backends.cpu.backend import BACKEND
+
+            _BACKENDS[name] = BACKEND
+    return _BACKENDS[name]
+
+
+def compile_graph(graph: Graph, *, fuse: bool = True, device: str | None = None, donate: Sequence[int] = ()) -> Any:
+    """Compile a graph for a device. The result is called with one C-contiguous array per parameter and gives a list of results."""
+    from xlc.run.executable import Executable
+
+    backend = backend_for(device)
+    options = Options(fuse, config.strict, config.fast_math, tuple(donate), device or "cpu")
+    return Executable(graph, options, backend)

@@ -1,0 +1,121 @@
+"""What the compiler did, in plain words: kernels and why they are what they are, memory, work, and what the machine allows.
+
+    explain(compilation, machine) -> text
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from xlc.ir.machine import Machine
+from xlc.ir.node import Node
+from xlc.ir.plan import Plan
+from xlc.ir.types import Dim, Size, product
+from xlc.passes.fuse import _OWN_COST, Group, in_memory, op_cost
+from xlc.passes.memory import Step
+
+_SYMBOL = 64  # the value assumed for a named size in estimates
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point (or integer) operations and the bytes that must cross from or to memory."""
+
+    flops: Size
+    bytes: Size
+
+    @property
+    def intensity(self) -> float:
+        return number(self.flops) / max(number(self.bytes), 1)
+
+
+def number(s: Size) -> int:
+    """A size, named ones taken as 64."""
+    return s.evaluate(dict.fromkeys(s.names, _SYMBOL)) if isinstance(s, Dim) else s
+
+
+def node_flops(n: Node) -> Size:
+    """Operations that one node takes."""
+    if n.op.kind == "elementwise":
+        return n.type.size * op_cost(n, _OWN_COST)
+    if n.op.kind in ("reduction", "ordered"):
+        return n.args[0].type.size
+    if n.op.kind == "contraction":
+        return n.type.size * product(n.args[0].shape[d] for d in n["contract"][0]) * 2
+    return 0
+
+
+def work_of(group: Group, step: Step) -> Work:
+    flops: Size = 0
+    for n in group.at:
+        flops = node_flops(n) + flops
+    moved: Size = 0
+    for n in (*step.inputs, *step.outputs):
+        moved = n.type.bytes + moved
+    return Work(flops, moved)
+
+
+def human(n: float, unit: str = "B") -> str:
+    for prefix in ("", "K", "M", "G", "T"):
+        if n < 1000:
+            return f"{n:.3g} {prefix}{unit}"
+        n /= 1000
+    return f"{n:.3g} P{unit}"
+
+
+def explain(done: Any, machine: Machine) -> str:
+    """The report of one compilation (``xlc.pipeline.Compilation``)."""
+    plan: Plan = done.plan
+    source = [n for n in done.source.nodes() if not in_memory(n)]
+    lines = [f"{plan.name}: {len(source)} operations became {len(plan.launches)} kernel launches"
+             f" ({len(plan.kernels)} distinct kernels)."]
+    flops_per_cycle = 2 * 2 * machine.lanes(32)
+    total_flops: Size = 0
+    total_bytes: Size = 0
+    for k, (group, step) in enumerate(zip(done.partition.groups, done.steps, strict=True)):
+        work = work_of(group, step)
+        total_flops, total_bytes = work.flops + total_flops, work.bytes + total_bytes
+        ridge = flops_per_cycle / 8  # operations per byte at which arithmetic takes as long as memory (8 bytes a cycle a core)
+        limit = "memory" if work.intensity < ridge else "arithmetic"
+        lines.append(f"  kernel {k} ({group.kind}): {describe_members(group)}")
+        lines.append(f"      reads {', '.join(map(_tensor, step.inputs)) or 'nothing'}; writes {', '.join(map(_tensor, step.outputs))}")
+        lines.append(f"      {human(number(work.flops), 'flop')}, {human(number(work.bytes))} moved, {work.intensity:.2g} flop/B:"
+                     f" bound by {limit} (roofline: {_roofline(work, machine)})")
+        for n, why in group.why.items():
+            lines.append(f"      {n.op.name} {n.type}{_line(n)} is not fused here: {why}")
+    arena, bound = plan.arena, plan.lower_bound
+    ratio = number(arena) / number(bound) if number(bound) else 1.0
+    lines.append(f"  memory: arena {_size(arena)}, least possible for this order {_size(bound)} (ratio {ratio:.3f}); "
+                 f"{len(plan.constants)} constants")
+    lines.append(f"  in all {human(number(total_flops), 'flop')} and {human(number(total_bytes))} of traffic")
+    lines.extend(f"  {note}" for note in (*done.partition.notes, *plan.notes))
+    return "\n".join(lines)
+
+
+def describe_members(group: Group) -> str:
+    names: dict[str, int] = {}
+    for n in reversed(list(group.at)):
+        names[n.op.name] = names.get(n.op.name, 0) + 1
+    text = ", ".join(k if c == 1 else f"{k} x{c}" for k, c in names.items())
+    computed = sum(names.values())
+    return f"{text}" + (f" - {computed} operations in one loop nest" if computed > 1 else "")
+
+
+def _roofline(work: Work, machine: Machine) -> str:
+    cycles_compute = number(work.flops) / (4 * machine.lanes(32))
+    cycles_memory = number(work.bytes) / 8
+    return f"{human(max(cycles_compute, cycles_memory), 'cycles')} on one core"
+
+
+def _tensor(n: Node) -> str:
+    name = dict(n.attrs).get("name") if n.op.name == "parameter" else n.op.name
+    return f"{name} {n.type}"
+
+
+def _line(n: Node) -> str:
+    return f" ({n.loc[0].rsplit('/', 1)[-1]}:{n.loc[1]})" if n.loc else ""
+
+
+def _size(s: Size) -> str:
+    return f"{s} B" if isinstance(s, int) else f"({s}) B"

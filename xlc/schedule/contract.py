@@ -1,0 +1,244 @@
+"""Lowering of contractions: a tile of the result in registers, the contracted dimension innermost, what follows fused into the tile.
+
+    parallel p over (row groups, column panels, row blocks) {
+      acc[12*32] in registers = 0
+      serial k { vector v in 0..32 { unroll i in 0..12 { acc[i,v] = fma(a[m+i,k], b[k,n+v], acc[i,v]) } } }
+      vector v { unroll i { y[m+i,n+v] = epilogue(acc[i,v]) } }
+    }
+
+The right-hand side must be contiguous along its last free dimension; the pass ``layout`` sees to it (by packing panels as wide as the tile,
+which for constants happens at compile time). Rows are shared out evenly (tiles of height h and h-1), columns end under a mask. The row
+groups keep the left operand in the second-level cache while all panels pass by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from xlc.ir import index as ix
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var, walk
+from xlc.ir.node import Node
+from xlc.ir.op import lookup
+from xlc.ir.machine import Machine
+from xlc.ir.types import Size, f32, f64
+from xlc.passes.fuse import Group
+from xlc.passes.layout import choose_tile, element, free_dimensions
+
+from . import inline
+from .inline import Inliner, address
+from .map import parallel
+from .nest import Dimension, minimum, operations, serial
+
+EPILOGUE = 80  # operations of a tile's epilogue up to which it is copied out for every row
+from .reduce import contraction_reads
+
+
+def lower_contraction(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...] | None:
+    """The loop nest, or None where the general lowering of reductions serves better (integers, no free dimension on the right)."""
+    dot = group.anchor
+    assert dot is not None
+    wide = element(dot)
+    left_free, right_free = free_dimensions(dot)
+    if wide not in (f32, f64) or not right_free or any(s == 0 for s in dot.shape):
+        return None
+    lc = dot["contract"][0]
+    if any(dot.args[0].shape[c] == 0 for c in lc):
+        return None
+    return _Contraction(group, dot, buffers, machine, len(left_free), len(right_free)).lower()
+
+
+class _Contraction:
+    def __init__(self, group: Group, dot: Node, buffers: dict[Node, Buffer], machine: Machine, m_rank: int, n_rank: int):
+        self.group, self.dot, self.machine, self.buffers = group, dot, machine, buffers
+        self.dtype = element(dot)
+        lhs = dot.args[0]
+        self.extents: dict[Expr, Size] = dict(group.extents)
+        ks = tuple(var(f"k{j}") for j in range(len(dot["contract"][0])))
+        self.extents.update({k: lhs.shape[c] for k, c in zip(ks, dot["contract"][0], strict=True)})
+        domain = group.domain
+        ms = domain[dot.rank - n_rank - m_rank:dot.rank - n_rank]
+        ns = domain[dot.rank - n_rank:]
+        self.inliner = Inliner(group.members, buffers)
+        self.acc_value = var("acc", dot.dtype)
+        self.inliner.fixed[dot] = self.acc_value
+        with ix.ranges({v: size(s) for v, s in self.extents.items()}):
+            left, right = contraction_reads(dot, domain, ks)
+            cast = lookup("cast")
+            self.a = self._wide(cast, self.inliner.value(dot.args[0], left))
+            self.b = self._wide(cast, self.inliner.value(dot.args[1], right))
+            self.values = [self.inliner.value(r, domain) for r in group.roots]
+            self.where = [address(r.shape, domain) for r in group.roots]
+        batch = domain[:dot.rank - n_rank - m_rank]
+        self._drop_units()
+        self.ks = self._join(list(ks))
+        self.ms, self.ns = self._join(list(ms)), self._join(list(ns))
+        self.batch = [v for v in batch if self.extents[v] != 1]
+
+    def _wide(self, cast: Callable[..., Expr], e: Expr) -> Expr:
+        return e if e.dtype is self.dtype else cast(e, dtype=self.dtype)
+
+    def _everything(self, change: Callable[[Expr], Expr], place: Callable[[Expr], Expr]) -> None:
+        self.a, self.b = change(self.a), change(self.b)
+        self.values, self.where = [change(v) for v in self.values], [place(w) for w in self.where]
+
+    def _drop_units(self) -> None:
+        zero = {v: const(0) for v, s in self.extents.items() if s == 1}
+        if zero:
+            memo: dict[Expr, Expr] = {}
+            self._everything(lambda e: substitute(e, zero, memo), lambda e: substitute(e, zero, memo))
+
+    def _join(self, vs: list[Expr]) -> list[Expr]:
+        """Neighbouring dimensions of one class as one, where all addresses allow it."""
+        vs = [v for v in vs if self.extents[v] != 1]
+        j = len(vs) - 2
+        while j >= 0:
+            o, i = vs[j], vs[j + 1]
+            every = [self.a, self.b, *self.values]
+            pinned = inline.uses_outside_addresses(every)
+            if o not in pinned and i not in pinned and inline.collapsible(
+                    [*inline.addresses(every), *self.where], o, i, size(self.extents[i])):
+                memo: dict[Expr, Expr] = {}
+                self._everything(lambda e, o=o, i=i, memo=memo: inline.collapse(e, o, i, i, memo),  # type: ignore[misc]
+                                 lambda e, o=o: ix.build({m: c for m, c in ix.polynomial(e).items() if o not in m}))  # type: ignore[misc]
+                self.extents[i] = self.extents[o] * self.extents[i]
+                del vs[j]
+            j -= 1
+        return vs
+
+    # -- the nest ---------------------------------------------------------------------------------
+
+    def lower(self) -> tuple[Stmt, ...] | None:
+        outer = [Dimension(v, self.extents[v]) for v in [*self.batch, *self.ms[:-1], *self.ns[:-1]]]
+        self.m = self.ms[-1] if self.ms else None
+        self.n = self.ns[-1] if self.ns else None
+        m_extent: Size = self.extents[self.m] if self.m is not None else 1
+        n_extent: Size = self.extents[self.n] if self.n is not None else 1
+        tile = choose_tile(m_extent, n_extent, self.dtype.bits, self.machine)  # type: ignore[attr-defined]
+        self.columns = tile.columns
+        panel, lane = var("j"), var("v")
+        with ix.ranges({lane: const(tile.columns), panel: size(-(-n_extent // tile.columns) if isinstance(n_extent, int)
+                                                               else (n_extent + (tile.columns - 1)) // tile.columns)}):
+            column = panel * tile.columns + lane
+            if self.n is not None:
+                at, memo = {self.n: column}, {}  # type: ignore[var-annotated]
+                self._everything(lambda e: substitute(e, at, memo), lambda e: substitute(e, at, memo))
+        for e in walk(self.b):
+            if e.op is LOAD and ix.coefficient(e.args[0], lane) not in (0, 1):
+                return None
+        padded = self._is_padded(lane, tile.columns)
+        if isinstance(n_extent, int):
+            panels: Size = -(-n_extent // tile.columns)
+            rest = n_extent % tile.columns
+            self.stop = const(tile.columns) if not rest else const(rest) if panels == 1 else minimum(
+                const(n_extent) - panel * tile.columns, const(tile.columns))
+        else:
+            panels = (n_extent + (tile.columns - 1)) // tile.columns
+            self.stop = minimum(size(n_extent) - panel * tile.columns, const(tile.columns))
+        if not padded and not (self.stop.is_const and self.stop.value == tile.columns):
+            self.b = _masked(self.b, lane < self.stop)
+        dims, body = self._row_blocks(m_extent, panels, tile.rows, panel)
+        if panels == 1:
+            body = _at_zero(body, panel)
+        return tuple(parallel([*outer, *dims], body, 1))
+
+    def _is_padded(self, lane: Expr, width: int) -> bool:
+        """Whether the right operand may be read for a whole panel, even beyond its last column: it was packed (its panel is a dimension)."""
+        loads = [e for e in walk(self.b) if e.op is LOAD and ix.coefficient(e.args[0], lane) == 1]
+        return bool(loads) and all(_packed(e, width) for e in loads)
+
+    def _row_blocks(self, m: Size, panels: Size, rows: int, panel: Expr) -> tuple[list[Dimension], list[Stmt]]:
+        block = var("mb")
+        if not isinstance(m, int):
+            blocks = (m + (rows - 1)) // rows
+            start, end = block * rows, size(m)
+            r, q = var("mr"), var("mq")
+            few = start + ((end - start) // 4) * 4
+            body: list[Stmt] = [If(start + rows <= end, tuple(self._tile(start, rows)), (
+                Loop("mr", start, few, 4, "serial", tuple(self._tile(r, 4))), Loop("mq", few, end, 1, "serial", tuple(self._tile(q, 1)))))]
+            return [Dimension(panel, panels), Dimension(block, blocks)], body
+        count = -(-m // rows)
+        height = next((h for h in range(-(-m // count), rows * 3 // 4, -1) if m % h == 0), -(-m // count))
+        count = -(-m // height)
+        tall = m - (height - 1) * count
+        if tall == count:
+            body = self._tile(block * height, height)
+        else:
+            body = [If(block < tall, tuple(self._tile(block * height, height)),
+                       tuple(self._tile(block * (height - 1) + tall, height - 1)))]
+        k_bytes = 1
+        for k in self.ks:
+            e = self.extents[k]
+            k_bytes *= e if isinstance(e, int) else 1024
+        k_bytes *= self.dtype.bytes  # type: ignore[attr-defined]
+        group = max(1, (self.machine.l2 // 2) // max(1, k_bytes * height))
+        if count <= group or count == 1:
+            if count == 1:
+                body = _at_zero(body, block)
+            return [Dimension(panel, panels), Dimension(block, count)], body
+        groups = -(-count // group)
+        group = -(-count // groups)
+        inner, g = var("mi"), var("mg")
+        inside: list[Stmt] = [Let("mb", g * group + inner)]
+        inside += body if count % group == 0 else [If(block < count, tuple(body))]
+        return [Dimension(g, groups), Dimension(panel, panels), Dimension(inner, group)], inside
+
+    def _tile(self, row: Expr, rows: int) -> list[Stmt]:
+        dtype, width = self.dtype, self.columns
+        lane = var("v")
+        acc = Buffer("acc", dtype, (rows * width,), "register")  # type: ignore[arg-type]
+        fma, memo = lookup("fma"), [dict[Expr, Expr]() for _ in range(rows)]
+
+        def at(e: Expr, i: int) -> Expr:
+            return e if self.m is None else substitute(e, {self.m: row + i}, memo[i])
+
+        def vector(stop: Expr, stmts: Sequence[Stmt]) -> Loop:
+            return Loop("v", const(0), stop, 1, "vector", tuple(stmts), width)
+
+        cells = [lane + i * width for i in range(rows)]
+        zero = const(0.0, dtype)  # type: ignore[arg-type]
+        full = const(width)
+        out: list[Stmt] = [Local(acc), vector(full, [Store(acc, (c,), zero) for c in cells])]
+        update = vector(full, [Store(acc, (c,), fma(at(self.a, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
+        out += serial([Dimension(k, self.extents[k]) for k in self.ks], [update])
+
+        def finish(done: Expr, place: Callable[[Expr], Expr], name: str) -> list[Stmt]:
+            result = {self.acc_value: done if done.dtype is self.dot.dtype else lookup("cast")(done, dtype=self.dot.dtype)}
+            lets = [Let(f"{name}_{j}", substitute(place(v), result)) for j, v in enumerate(self.values)]
+            return [*lets, *(Store(self.buffers[r], (place(w),), var(let.name, let.value.dtype))
+                             for r, w, let in zip(self.group.roots, self.where, lets, strict=True))]
+
+        if rows * operations(self.values) <= EPILOGUE or self.m is None:
+            out.append(vector(self.stop, [s for i, c in enumerate(cells) for s in finish(load(acc, (c,)), lambda e, i=i: at(e, i), f"o{i}")]))  # type: ignore[misc]
+            return out
+        # A long epilogue is written once, in a loop over the rows of the tile, which waits on the stack meanwhile.
+        waiting, i = Buffer("tile", dtype, (rows * width,), "stack"), var("i")  # type: ignore[arg-type]
+        out += [Local(waiting), vector(full, [Store(waiting, (c,), load(acc, (c,))) for c in cells])]
+        here = {self.m: row + i}
+        out.append(Loop("i", const(0), const(rows), 1, "serial", (
+            vector(self.stop, finish(load(waiting, (lane + i * width,)), lambda e: substitute(e, here), "o")),)))
+        return out
+
+
+def _masked(e: Expr, mask: Expr) -> Expr:
+    """The expression with its loads guarded: lanes beyond the last column read nothing and count as 0."""
+    guarded = {x: load(x["buffer"], x.args[:1], mask) for x in walk(e) if x.op is LOAD and not x["masked"]}
+    return substitute(e, guarded)
+
+
+def _packed(e: Expr, width: int) -> bool:
+    """Whether a load's buffer holds whole panels of this width (its size is a multiple of it, so the last one is complete)."""
+    buffer: Buffer = e["buffer"]
+    total = buffer.shape[0]
+    panel = next((m for m, c in ix.polynomial(e.args[0]).items() if any(a["name"] == "j" for a in m if a.op.name == "var")), None)
+    if not isinstance(total, int) or total % width or panel is None:
+        return False
+    step = ix.polynomial(e.args[0])[panel]
+    return step % width == 0 and step > width and total % step == 0 or (step == width == total)
+
+
+def _at_zero(body: Sequence[Stmt], v: Expr) -> list[Stmt]:
+    """The statements with a variable that only takes the value 0."""
+    return [Let(v["name"], const(0)), *body]
+
+
+__all__ = ["lower_contraction"]

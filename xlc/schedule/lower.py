@@ -1,0 +1,82 @@
+"""Lowering: a group of nodes becomes a Kernel.
+
+    group [%0 = multiply(%x, %x), %1 = sum(%0) {axes=(1,)}]  ->  kernel(in b0: f32[...], out b1: f32[...]) { parallel i ... }
+
+The kind of the group chooses the lowering; each returns the statements of the loop nest over flat buffers. Names are canonical (buffers b0, b1,
+... inputs first), so that equal kernels are equal values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from xlc.ir.loops import LOAD, Buffer, Kernel, Stmt, expressions, statements, walk
+from xlc.ir.loops import Store as StoreStmt
+from xlc.ir.machine import Machine
+from xlc.ir.node import Node
+from xlc.ir.types import Dim
+from xlc.passes.fuse import Group
+from xlc.passes.memory import Step
+
+from .inline import flat
+from .map import lower_map
+from .ordered import lower_ordered
+from .reduce import lower_reduction
+
+Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | None"]
+
+
+def lower(group: Group, machine: Machine, rules: Mapping[str, Lowering] | None = None) -> Step:
+    """The kernel of a group. ``rules`` may claim a kind first (a backend's contraction schedule); None from a rule means: not this one."""
+    rules = rules or {}
+    inputs = [a for n in group.at for a in n.args if a not in group.at]
+    inputs = list(dict.fromkeys(inputs))
+    outputs = list(group.roots)
+    buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
+    body = None
+    if group.kind in rules:
+        body = rules[group.kind](group, buffers, machine)
+    if body is None:
+        body = _DEFAULT[group.kind](group, buffers, machine)
+    used = {e["buffer"] for s in statements(body) for e in walk(*expressions(s)) if e.op is LOAD}
+    inputs = [n for n in inputs if buffers[n] in used]
+    kernel = _canonical(body, [buffers[n] for n in inputs], [buffers[n] for n in outputs], group)
+    return Step(kernel, tuple(inputs), tuple(outputs), describe(group))
+
+
+def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffer], group: Group) -> Kernel:
+    names = frozenset().union(*(s.names for b in [*inputs, *outputs] for s in b.shape if isinstance(s, Dim)),
+                              *(s.names for s in group.extents.values() if isinstance(s, Dim)),
+                              (e["name"] for s in statements(body) for e in walk(*expressions(s)) if e.op.name == "size"))
+    kernel = Kernel("k", tuple(inputs), tuple(outputs), tuple(sorted(names)), tuple(body), note=describe(group))
+    return Kernel(kernel.name, kernel.inputs, kernel.outputs, kernel.sizes, kernel.body, inplace_pairs(kernel, group), kernel.note)
+
+
+def inplace_pairs(kernel: Kernel, group: Group) -> tuple[tuple[int, int], ...]:
+    """(output, input) pairs that may share memory: every load of the input is at the very address of every store to the output, and
+    in the same statement list or before it (``schedule.map`` loads all before it stores)."""
+    if group.kind != "map":
+        return ()
+    stores: dict[Buffer, set[object]] = {}
+    loads: dict[Buffer, set[object]] = {}
+    for s in statements(kernel.body):
+        if isinstance(s, StoreStmt):
+            stores.setdefault(s.buffer, set()).add(s.index)
+        for e in walk(*expressions(s)):
+            if e.op is LOAD:
+                loads.setdefault(e["buffer"], set()).add((e.args[0],))
+    return tuple((o, i) for o, out in enumerate(kernel.outputs) for i, b in enumerate(kernel.inputs)
+                 if b.dtype.bits == out.dtype.bits and b.size == out.size and loads.get(b) and loads[b] <= stores.get(out, set()))
+
+
+def describe(group: Group) -> str:
+    """What a group computes, for people: its operators in order, the dear ones first."""
+    names = [n.op.name for n in reversed(list(group.at)) if n.op.kind not in ("view", "create")]
+    if not names:
+        names = [n.op.name for n in group.at]
+    head = names[:6]
+    return "+".join(head) + (f"+{len(names) - 6} more" if len(names) > 6 else "")
+
+
+_DEFAULT: dict[str, Lowering] = {"map": lower_map, "reduction": lower_reduction, "contraction": lower_reduction, "ordered": lower_ordered,
+                                 "indexed": lower_ordered}

@@ -1,0 +1,124 @@
+"""Lowering of elementwise groups and views: every element of the roots on its own.
+
+    parallel i in 0..n step 16384 {
+      serial v_ in i..min(i+16384,n) step 64 { vector v in 0..64 width 64 { z[v_+v] = ... } }
+    }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xlc.ir import index as ix
+from xlc.ir.loops import Buffer, Expr, If, Let, Loop, Stmt, Store, const, size, var
+from xlc.ir.machine import Machine
+from xlc.ir.node import Node
+from xlc.ir.types import product
+from xlc.passes.fuse import Group
+
+from . import inline
+from .inline import Inliner, address
+from .nest import Dimension, decode, lanes, minimum, operations
+
+CHUNK = 1 << 14  # elements of one step of the parallel loop, when a single dimension is cut
+
+
+def lower_map(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
+    dims = [Dimension(v, group.extents[v]) for v in group.domain]
+    if any(d.extent == 0 for d in dims):
+        return ()
+    with ix.ranges({d.var: size(d.extent) for d in dims}):
+        inliner = Inliner(group.members, buffers)
+        values = [inliner.value(r, group.domain) for r in group.roots]
+        where = [address(r.shape, group.domain) for r in group.roots]
+        dims, values, where = join(dims, values, where)
+    stores = [(buffers[r], a, v) for r, a, v in zip(group.roots, where, values, strict=True)]
+    return tuple(nest(dims, stores, machine))
+
+
+def join(dims: Sequence[Dimension], values: Sequence[Expr], where: Sequence[Expr]) -> tuple[list[Dimension], list[Expr], list[Expr]]:
+    """Drop dimensions of extent 1 and make one loop of neighbours wherever all addresses allow it. ``where`` are addresses too."""
+    zero = {d.var: const(0) for d in dims if d.extent == 1}
+    if zero:
+        memo: dict[Expr, Expr] = {}
+        from xlc.ir.loops import substitute
+
+        values, where = [substitute(v, zero, memo) for v in values], [substitute(a, zero, memo) for a in where]
+    dims = [d for d in dims if d.extent != 1]
+    k = len(dims) - 2
+    while k >= 0:
+        outer, inner = dims[k], dims[k + 1]
+        seen = [*inline.addresses(values), *where]
+        pinned = inline.uses_outside_addresses(values)
+        if outer.var not in pinned and inner.var not in pinned \
+                and inline.collapsible(seen, outer.var, inner.var, size(inner.extent)):
+            memo = {}
+            values = [inline.collapse(v, outer.var, inner.var, inner.var, memo) for v in values]
+            where = [ix.build({m: c for m, c in ix.polynomial(a).items() if outer.var not in m}) for a in where]
+            dims[k:k + 2] = [Dimension(inner.var, outer.extent * inner.extent)]
+        k -= 1
+    return list(dims), list(values), list(where)
+
+
+def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]], machine: Machine) -> list[Stmt]:
+    """The loops around independent stores (buffer, address, value)."""
+
+    def body(at: dict[Expr, Expr]) -> list[Stmt]:
+        from xlc.ir.loops import substitute
+
+        memo: dict[Expr, Expr] = {}
+        done = [(b, substitute(a, at, memo), substitute(v, at, memo)) for b, a, v in stores]
+        if len(done) == 1:
+            return [Store(b, (a,), v) for b, a, v in done]
+        lets: list[Stmt] = [Let(f"t{k}", v) for k, (_, _, v) in enumerate(done)]  # all loads come before the first store
+        return lets + [Store(b, (a,), var(f"t{k}", v.dtype)) for k, (b, a, v) in enumerate(done)]
+
+    if not dims:
+        return body({})
+    *outer, last = dims
+    bits = max(b.dtype.bits for b, _, _ in stores)
+    native = machine.lanes(max(bits, 32))
+    ops = operations(v for _, _, v in stores)
+    width = native * (4 if ops <= 8 else 2 if ops <= 40 else 1)
+    work = max(ops, 4)
+    chunk = max(width, (CHUNK * 8 // (8 + work)) // width * width)
+    n = last.static
+    inside = [Dimension(d.var, d.extent) for d in outer]
+    if n is not None and n <= 2 * chunk and outer:
+        loop = lanes("v", const(0), const(n), width, native, lambda x: body({last.var: x}))
+        return parallel(inside, loop, max(1, chunk // n))
+    pieces = Dimension(var("c"), -(-n // chunk) if n is not None else (last.extent + (chunk - 1)) // chunk)
+    if n is not None and n <= chunk and not outer:
+        return lanes("v", const(0), const(n), width, native, lambda x: body({last.var: x}))
+    lo = pieces.var * chunk
+    if n is not None and n % chunk == 0:
+        loop = lanes("v", lo, lo + chunk, width, native, lambda x: body({last.var: x}))
+    else:
+        end = size(last.extent)
+        loop = [If(lo + chunk <= end, tuple(lanes("v", lo, lo + chunk, width, native, lambda x: body({last.var: x}))),
+                   tuple(tail(lo, end, width, native, lambda x: body({last.var: x}))))]
+    return parallel([*inside, pieces], loop, 1)
+
+
+def tail(lo: Expr, end: Expr, width: int, native: int, body) -> list[Stmt]:  # type: ignore[no-untyped-def]
+    """The last, shorter chunk."""
+    if end.is_const and len(ix.polynomial(lo)) == 1:  # its length is known though its start is a variable
+        step = next(iter(ix.polynomial(lo).values()))
+        rest = end.value % step
+        return lanes("v", const(end.value - rest), end, width, native, body)
+    return lanes("v", lo, end, width, native, body)
+
+
+def parallel(dims: Sequence[Dimension], body: Sequence[Stmt], block: int) -> list[Stmt]:
+    """One parallel loop over the product of ``dims``, ``block`` iterations of it per step."""
+    dims = [d for d in dims if d.extent != 1] or []
+    if not dims:
+        return list(body)
+    total = product(d.extent for d in dims)
+    p = var("p") if len(dims) > 1 else dims[0].var
+    inner = [*(decode(dims, p) if len(dims) > 1 else []), *body]
+    if block > 1:
+        stop = minimum(var("q") + block, size(total))
+        inner = [Loop(p["name"], var("q"), stop, 1, "serial", tuple(inner))]
+        return [Loop("q", const(0), size(total), block, "parallel", tuple(inner))]
+    return [Loop(p["name"], const(0), size(total), 1, "parallel", tuple(inner))]

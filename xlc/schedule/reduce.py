@@ -1,0 +1,440 @@
+"""Lowering of groups with reductions, whole rows at a time; of any contraction that has no schedule of its own, too.
+
+The domain is cut into outer dimensions and reduced ones. For each position of the outer dimensions the reductions run in stages, a stage
+needing only the results of earlier ones; what several stages need and is dear to compute stays in a buffer on the stack:
+
+    softmax:  parallel i { max over r; serial r { e[r] = exp(x[r]-max); sum }; serial r { y[r] = e[r]/sum } }
+
+Where the last dimension is reduced, lanes run along the row and are folded in a tree at its end; otherwise lanes are neighbouring outer
+positions. The order of every sum depends on the shape alone, never on threads or on what is fused; long float sums are cut into blocks whose
+sums are added in twice the precision, so the error is below that of pairwise summation (Higham, Accuracy and Stability, ch. 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xlc.ir import index as ix
+from xlc.ir.loops import LOAD, Buffer, Expr, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var, walk
+from xlc.ir.machine import Machine
+from xlc.ir.node import Node
+from xlc.ir.op import Monoid, lookup
+from xlc.ir.types import f32, f64, i64, product
+from xlc.passes.fuse import Group, reduction_index
+
+from . import inline
+from .inline import Inliner, address
+from .map import parallel
+from .nest import Dimension, lanes, minimum, operations, power_of_two
+
+BLOCK = 64  # additions in a row in one lane before its sum moves to the wide accumulator
+STACK_BYTES = 32 << 10
+DEAR = 8
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One reduction to run: its state machine, what it reduces, and the stage it belongs to."""
+
+    node: Node
+    monoid: Monoid
+    value: Expr
+    position: Expr
+    stage: int
+
+    def states(self) -> tuple[Expr, ...]:
+        return self.monoid.init(self.value.dtype)
+
+    def names(self, k: int) -> list[str]:
+        return [f"s{k}_{c}" for c in range(len(self.states()))]
+
+
+def contraction_reads(dot: Node, index: Sequence[Expr], reduced: Sequence[Expr]) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
+    """The indices of both operands of a contraction for a result index (batch, lhs free, rhs free) and the contracted variables."""
+    (lc, rc), (lb, rb) = dot["contract"], dot["batch"]
+    lhs, rhs = dot.args
+    batch, rest = list(index[:len(lb)]), iter(index[len(lb):])
+
+    def place(rank: int, contracted: Sequence[int], batched: Sequence[int]) -> tuple[Expr, ...]:
+        known = {**dict(zip(contracted, reduced, strict=True)), **dict(zip(batched, batch, strict=True))}
+        return tuple(known[d] if d in known else next(rest) for d in range(rank))
+
+    left = place(lhs.rank, lc, lb)
+    return left, place(rhs.rank, rc, rb)
+
+
+def lower_reduction(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
+    if group.anchor is not None:
+        lhs, (lc, _) = group.anchor.args[0], group.anchor["contract"]
+        reduced = tuple(var(f"r{k}") for k in range(len(lc)))
+        extents = {**group.extents, **{r: lhs.shape[c] for r, c in zip(reduced, lc, strict=True)}}
+        anchors, outer_vars = [group.anchor], group.domain
+    else:
+        reduced, extents, anchors, outer_vars = group.reduced, group.extents, group.reductions, group.outer
+    with ix.ranges({v: size(s) for v, s in extents.items()}):
+        folds, values, where = _fold_values(group, anchors, outer_vars, reduced, extents, buffers)
+    order = _axis_order(group, anchors[0], outer_vars, reduced)
+    outer = [Dimension(v, extents[v]) for v in outer_vars]
+    inner = [Dimension(v, extents[v]) for v in order if v in reduced]
+    if any(d.extent == 0 for d in outer):
+        return ()
+    last = next((v for v in reversed(order) if extents[v] != 1), None)
+    roots = [(buffers[r], a, v, _depth(v, folds), _is_full(group, r, reduced)) for r, a, v in zip(group.roots, where, values, strict=True)]
+    nest = _Nest(folds, roots, outer, inner, machine)
+    return tuple(nest.rows() if last is None or last in reduced else nest.columns(Dimension(last, extents[last])))
+
+
+def _is_full(group: Group, root: Node, reduced: Sequence[Expr]) -> bool:
+    return any(v in i for i in group.at[root] for v in reduced)
+
+
+def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequence[Expr]) -> list[Expr]:
+    """All loop variables, in the order in which memory is walked (the argument's dimensions)."""
+    if anchor.op.kind == "contraction":
+        return [*outer[:-1], *reduced, *outer[-1:]]
+    return list(reduction_index(anchor, outer, reduced))
+
+
+def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,  # type: ignore[type-arg]
+                 buffers: dict[Node, Buffer]) -> tuple[list[Fold], list[Expr], list[Expr]]:
+    """Every reduction as a Fold (in an order in which they can run), and the values and addresses of the roots."""
+    inliner = Inliner(group.members, buffers)
+    position = address([extents[v] for v in reduced], reduced)
+    folds: list[Fold] = []
+    for n in _dependency_order(anchors):
+        if n.op.kind == "contraction":
+            left, right = contraction_reads(n, outer, reduced)
+            wide = f32 if n.dtype.is_float and n.dtype.bits == 16 else n.dtype
+            a, b = inliner.value(n.args[0], left), inliner.value(n.args[1], right)
+            if wide is not n.dtype:
+                a, b = lookup("cast")(a, dtype=wide), lookup("cast")(b, dtype=wide)
+            product_, monoid = (lookup("bitwise_and")(a, b), lookup("any").monoid) if n.dtype.kind == "b" else (a * b, lookup("sum").monoid)
+            fold = Fold(n, monoid, product_, position, 0)  # type: ignore[arg-type]
+        else:
+            value = inliner.value(n.args[0], reduction_index(n, outer, reduced))
+            fold = Fold(n, n.op.monoid, value, position, _depth(value, folds))  # type: ignore[arg-type]
+        k = len(folds)
+        state = tuple(var(name, s.dtype) for name, s in zip(fold.names(k), fold.states(), strict=True))
+        result = fold.monoid.result(state)
+        inliner.fixed[n] = result if result.dtype is n.dtype else lookup("cast")(result, dtype=n.dtype)
+        folds.append(fold)
+    values, where = [], []
+    for r in group.roots:
+        at = next(iter(group.at[r]))
+        values.append(inliner.value(r, at))
+        where.append(address(r.shape, at))
+    return folds, values, where
+
+
+def _dependency_order(anchors: Sequence[Node]) -> list[Node]:
+    """Reductions whose arguments need other reductions come after these. (Members were added from the results upwards.)"""
+    return list(reversed(anchors))
+
+
+def _depth(e: Expr, folds: Sequence[Fold]) -> int:
+    """The first stage in which an expression can be evaluated: one after the last reduction that it reads."""
+    names = {name: f.stage + 1 for k, f in enumerate(folds) for name in f.names(k)}
+    return max((names.get(x["name"], 0) for x in walk(e) if x.op.name == "var"), default=0)
+
+
+@dataclass
+class _Nest:
+    folds: list[Fold]
+    roots: list[tuple[Buffer, Expr, Expr, int, bool]]  # buffer, address, value, stage, whether it varies along the row
+    outer: list[Dimension]
+    inner: list[Dimension]
+    machine: Machine
+
+    def stages(self) -> int:
+        return max([f.stage for f in self.folds] + [s for *_, s, full in self.roots if full]) + 1
+
+    def native(self) -> int:
+        bits = max([s.dtype.bits for f in self.folds for s in f.states()] + [f.value.dtype.bits for f in self.folds] + [32])
+        return self.machine.lanes(bits)
+
+    # -- lanes along the row ----------------------------------------------------------------------
+
+    def rows(self) -> list[Stmt]:
+        self.inner = self._joined_row()
+        *before, last = self.inner or [Dimension(var("r0"), 1)]
+        native = self.native()
+        n = last.static
+        width = native * (4 if operations(f.value for f in self.folds) <= 12 else 2)
+        if n is not None and n < width:
+            width = native if n > native else power_of_two(max(n, 1))
+            width = min(width, native)
+        body: list[Stmt] = []
+        self._stage_row(body)
+        for stage in range(self.stages()):
+            live = [(k, f) for k, f in enumerate(self.folds) if f.stage == stage]
+            stores = [(b, a, v) for b, a, v, s, full in self.roots if full and s == stage]
+            body += self._row_stage(live, stores, before, last, width, native)
+        body += [Store(b, (a,), v) for b, a, v, _, full in self.roots if not full]
+        total = product(d.extent for d in self.inner)
+        block = max(1, 2048 // max(total, 1)) if isinstance(total, int) else 1
+        return parallel(self.outer, body, block)
+
+    def _joined_row(self) -> list[Dimension]:
+        """Neighbouring reduced dimensions as one, where every address allows it."""
+        dims = [d for d in self.inner if d.extent != 1]
+        zero = {d.var: const(0) for d in self.inner if d.extent == 1}
+        if zero:
+            self._map(lambda e, memo: substitute(e, zero, memo))
+        k = len(dims) - 2
+        while k >= 0:
+            o, i = dims[k], dims[k + 1]
+            everything = [f.value for f in self.folds] + [v for _, _, v, _, _ in self.roots]
+            places = [a for _, a, _, _, full in self.roots if full] + [f.position for f in self.folds]
+            pinned = inline.uses_outside_addresses(everything)
+            if o.var not in pinned and i.var not in pinned and inline.collapsible(
+                    [*inline.addresses(everything), *places], o.var, i.var, size(i.extent)):
+                self._map(lambda e, memo, o=o, i=i: inline.collapse(e, o.var, i.var, i.var, memo), lambda a, o=o: ix.build(  # type: ignore[misc]
+                    {m: c for m, c in ix.polynomial(a).items() if o.var not in m}))
+                dims[k:k + 2] = [Dimension(i.var, o.extent * i.extent)]
+            k -= 1
+        return dims
+
+    def _map(self, on_value, on_address=None) -> None:  # type: ignore[no-untyped-def]
+        memo: dict[Expr, Expr] = {}
+        change = on_address or (lambda a: on_value(a, memo))
+        self.folds = [Fold(f.node, f.monoid, on_value(f.value, memo), change(f.position), f.stage) for f in self.folds]
+        self.roots = [(b, change(a), on_value(v, memo), s, full) for b, a, v, s, full in self.roots]
+
+    def _stage_row(self, body: list[Stmt]) -> None:
+        """Keep on the stack what two stages need and is dear: it is computed in the first, loaded in the later ones."""
+        row = product(d.extent for d in self.inner)
+        self.kept: list[tuple[int, Buffer, Expr, Expr]] = []  # stage, buffer, address, value
+        if not isinstance(row, int):
+            return
+        variables = {d.var for d in self.inner}
+        at = address([d.extent for d in self.inner], [d.var for d in self.inner])
+        by_stage: list[list[Expr]] = [[] for _ in range(self.stages())]
+        for f in self.folds:
+            by_stage[f.stage].append(f.value)
+        for _, _, v, s, full in self.roots:
+            if full:
+                by_stage[s].append(v)
+        replaced: dict[Expr, Expr] = {}
+        for stage in range(1, len(by_stage)):
+            earlier = {e for s in range(stage) for e in walk(*by_stage[s])}
+            stack = list(by_stage[stage])
+            while stack:
+                e = stack.pop()
+                if e in replaced or e.op.kind == "input":
+                    continue
+                if e in earlier and operations([e]) > DEAR and variables & set(walk(e)) and row * e.dtype.bytes <= STACK_BYTES:
+                    first = next(s for s in range(stage) if e in set(walk(*by_stage[s])))
+                    buffer = Buffer(f"row{len(self.kept)}", e.dtype, (row,), "stack")
+                    self.kept.append((first, buffer, at, e))
+                    replaced[e] = load(buffer, (at,))
+                else:
+                    stack.extend(e.args)
+        body += [Local(b) for _, b, _, _ in self.kept]
+        for first, _, _, e in self.kept:
+            only = {e: replaced[e]}
+            self.folds = [f if f.stage <= first else Fold(f.node, f.monoid, substitute(f.value, only), f.position, f.stage)
+                          for f in self.folds]
+            self.roots = [(b, a, v if s <= first else substitute(v, only), s, full) for b, a, v, s, full in self.roots]
+
+    def _row_stage(self, live: Sequence[tuple[int, Fold]], stores: Sequence[tuple[Buffer, Expr, Expr]], before: Sequence[Dimension],
+                   last: Dimension, width: int, native: int) -> list[Stmt]:
+        stage = live[0][1].stage if live else self.stages() - 1
+        kept = [(b, a, v) for s, b, a, v in self.kept if s == stage]
+        accumulators = {k: [Buffer(f"a{k}_{c}", s.dtype, (width,), "register") for c, s in enumerate(f.states())] for k, f in live}
+        lane = var("w")
+        out: list[Stmt] = []
+        for k, f in live:
+            out += [Local(b) for b in accumulators[k]]
+            out.append(Loop("w", const(0), const(width), 1, "vector",
+                            tuple(Store(b, (lane,), s) for b, s in zip(accumulators[k], f.states(), strict=True)), width))
+
+        def body(x: Expr, lanes_at: Expr) -> list[Stmt]:
+            at, memo = {last.var: x}, {}  # type: ignore[var-annotated]
+            stmts: list[Stmt] = [Store(b, (substitute(a, at, memo),), substitute(v, at, memo)) for b, a, v in kept]
+            for k, f in live:
+                old = tuple(load(b, (lanes_at,)) for b in accumulators[k])
+                new = f.monoid.merge(old, _lifted(f, substitute(f.value, at, memo), substitute(f.position, at, memo), old))
+                names = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
+                stmts += names
+                stmts += [Store(b, (lanes_at,), var(n.name, n.value.dtype)) for b, n in zip(accumulators[k], names, strict=True)]
+            lets = [Let(f"o{j}", substitute(v, at, memo)) for j, (_, _, v) in enumerate(stores)]
+            return [*lets, *stmts, *(Store(b, (substitute(a, at, memo),), var(let.name, let.value.dtype))
+                                     for let, (b, a, _) in zip(lets, stores, strict=True))]
+
+        wide = [(k, f) for k, f in live if _is_long_sum(f, last, before, width)]
+        if wide:
+            out += self._blocked(wide, accumulators, before, last, width, native, body, lane)
+        else:
+            out += _nested(before, lanes("v", const(0), size(last.extent), width, native, lambda x: body(x, _lane_of("v"))))
+        for k, f in live:
+            if (k, f) not in wide:
+                out += _tree(f, accumulators[k], width)
+                out += [Let(name, load(b, (const(0),))) for name, b in zip(f.names(k), accumulators[k], strict=True)]
+        return out
+
+    def _blocked(self, wide, accumulators, before, last, width, native, body, lane) -> list[Stmt]:  # type: ignore[no-untyped-def]
+        """The row in blocks of BLOCK vectors; after each, the sums move to accumulators of twice the precision."""
+        totals = {k: Buffer(f"total{k}", f64, (width,), "register") for k, _ in wide}
+        out: list[Stmt] = []
+        zero = const(0.0, f64)
+        for k, _ in wide:
+            out += [Local(totals[k]), Loop("w", const(0), const(width), 1, "vector", (Store(totals[k], (lane,), zero),), width)]
+
+        def drain() -> list[Stmt]:
+            stmts: list[Stmt] = []
+            for k, f in wide:
+                (acc,) = accumulators[k]
+                more = load(totals[k], (lane,)) + lookup("cast")(load(acc, (lane,)), dtype=f64)
+                stmts.append(Loop("w", const(0), const(width), 1, "vector", (
+                    Store(totals[k], (lane,), more), Store(acc, (lane,), f.states()[0])), width))
+            return stmts
+
+        block = BLOCK * width
+        base, end = var("b"), size(last.extent)
+        if last.static is not None:
+            whole = last.static // block * block
+            inner = [Loop("b", const(0), const(whole), block, "serial", (
+                *lanes("v", base, base + block, width, native, lambda x: body(x, _lane_of("v"))), *drain()))] if whole else []
+            rest = lanes("v", const(whole), end, width, native, lambda x: body(x, _lane_of("v")))
+            inner += [*rest, *drain()] if rest else []
+        else:
+            inner = [Loop("b", const(0), end, block, "serial", (
+                *lanes("v", base, minimum(base + block, end), width, native, lambda x: body(x, _lane_of("v"))), *drain()))]
+        out += _nested(before, inner)
+        for k, f in wide:
+            sums = lookup("sum").monoid
+            assert sums is not None
+            out += _tree_of(sums, [totals[k]], width, f"t{k}")
+            out.append(Let(f.names(k)[0], lookup("cast")(load(totals[k], (const(0),)), dtype=f.states()[0].dtype)))
+        return out
+
+    # -- lanes across rows ------------------------------------------------------------------------
+
+    def columns(self, last: Dimension) -> list[Stmt]:
+        native = self.native()
+        width = native * (4 if operations(f.value for f in self.folds) <= 12 else 2)
+        if last.static is not None:
+            width = min(width, power_of_two(last.static)) if last.static < width else width
+        start, lane = var("c"), var("v")
+        count = minimum(size(last.extent) - start * width, const(width)) if last.static is None or last.static % width else const(width)
+        with ix.ranges({lane: const(width)}):
+            column = start * width + lane
+            at: dict[Expr, Expr] = {last.var: column}
+            self._map(lambda e, memo: substitute(e, at, memo))
+        self.inner = [d for d in self.inner if d.extent != 1]
+        zero = {d.var: const(0) for d in self.inner}
+        body: list[Stmt] = []
+
+        def vector(*stmts: Stmt) -> Loop:
+            return Loop("v", const(0), count, 1, "vector", stmts, width)
+
+        results: dict[Expr, Expr] = {}  # a finished state, which lives in a register buffer, one per lane
+
+        def finished(e: Expr) -> Expr:
+            return substitute(e, results)
+
+        for stage in range(self.stages()):
+            live = [(k, f) for k, f in enumerate(self.folds) if f.stage == stage]
+            accumulators = {k: [Buffer(f"a{k}_{c}", s.dtype, (width,), "register") for c, s in enumerate(f.states())] for k, f in live}
+            wide = [k for k, f in live if _is_float_sum(f) and _is_long(self.inner, BLOCK * 4)]
+            totals = {k: Buffer(f"total{k}", f64, (width,), "register") for k in wide}
+            for k, f in live:
+                body += [Local(b) for b in accumulators[k]]
+                body += [vector(*(Store(b, (lane,), s) for b, s in zip(accumulators[k], f.states(), strict=True)))]
+            for k in wide:
+                body += [Local(totals[k]), vector(Store(totals[k], (lane,), const(0.0, f64)))]
+            step: list[Stmt] = []
+            for k, f in live:
+                old = tuple(load(b, (lane,)) for b in accumulators[k])
+                new = f.monoid.merge(old, _lifted(f, finished(f.value), f.position, old))
+                names = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
+                step += [*names, *(Store(b, (lane,), var(n.name, n.value.dtype)) for b, n in zip(accumulators[k], names, strict=True))]
+            outs = [(b, a, finished(v)) for b, a, v, s, full in self.roots if full and s == stage]
+            lets = [Let(f"o{j}", v) for j, (_, _, v) in enumerate(outs)]
+            step = [*lets, *step, *(Store(b, (a,), var(let.name, let.value.dtype)) for let, (b, a, _) in zip(lets, outs, strict=True))]
+            if step:
+                drain = [vector(Store(totals[k], (lane,), load(totals[k], (lane,)) + lookup("cast")(load(accumulators[k][0], (lane,)), dtype=f64)),
+                                Store(accumulators[k][0], (lane,), self.folds[k].states()[0])) for k in wide]
+                body += _nested_blocked(self.inner, [vector(*step)], drain) if wide else _nested(self.inner, [vector(*step)])
+            for k, f in live:
+                for c, (name, s) in enumerate(zip(f.names(k), f.states(), strict=True)):
+                    result = lookup("cast")(load(totals[k], (lane,)), dtype=s.dtype) if k in wide else load(accumulators[k][c], (lane,))
+                    results[var(name, s.dtype)] = result
+        body += [vector(*(Store(b, (substitute(a, zero),), finished(v)) for b, a, v, _, full in self.roots if not full))] \
+            if any(not full for *_, full in self.roots) else []
+        n = last.static
+        pieces = Dimension(start, -(-n // width) if n is not None else (last.extent + (width - 1)) // width)
+        if pieces.extent == 1:
+            body = [_substituted(s, {start: const(0)}) for s in body]
+        return parallel([*[d for d in self.outer if d.var is not last.var], pieces], body, 1)
+
+
+def _substituted(s: Stmt, at: dict[Expr, Expr]) -> Stmt:
+    """A statement with variables replaced."""
+    match s:
+        case Store(b, i, v, m):
+            return Store(b, tuple(substitute(x, at) for x in i), substitute(v, at), None if m is None else substitute(m, at))
+        case Let(n, v):
+            return Let(n, substitute(v, at))
+        case Loop():
+            return Loop(s.var, substitute(s.start, at), substitute(s.stop, at), s.step, s.kind, tuple(_substituted(x, at) for x in s.body), s.width)
+    return s
+
+
+def _lane_of(v: str) -> Expr:
+    """The lane of a ``lanes`` loop: where in the accumulators its element goes."""
+    return var(v)
+
+
+def _lifted(f: Fold, value: Expr, position: Expr, like: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    lifted = f.monoid.lift(value, position)
+    return tuple(e if e.dtype is s.dtype else lookup("cast")(e, dtype=s.dtype) for e, s in zip(lifted, like, strict=True))
+
+
+def _is_float_sum(f: Fold) -> bool:
+    return f.node.op.name in ("sum", "dot") and f.states()[0].dtype in (f32, f64)
+
+
+def _is_long(dims: Sequence[Dimension], limit: int) -> bool:
+    total = product(d.extent for d in dims)
+    return not isinstance(total, int) or total > limit
+
+
+def _is_long_sum(f: Fold, last: Dimension, before: Sequence[Dimension], width: int) -> bool:
+    return _is_float_sum(f) and _is_long([*before, last], BLOCK * width)
+
+
+def _nested(dims: Sequence[Dimension], body: Sequence[Stmt]) -> list[Stmt]:
+    from .nest import serial
+
+    return serial(dims, body)
+
+
+def _nested_blocked(dims: Sequence[Dimension], body: Sequence[Stmt], drain: Sequence[Stmt]) -> list[Stmt]:
+    """Serial loops; after every BLOCK iterations of the innermost, ``drain``."""
+    *before, last = dims
+    end = size(last.extent)
+    base = var("b")
+    inner = [Loop(last.name, base, minimum(base + BLOCK, end), 1, "serial", tuple(body)), *drain]
+    return _nested(before, [Loop("b", const(0), end, BLOCK, "serial", tuple(inner))])
+
+
+def _tree(f: Fold, buffers: Sequence[Buffer], width: int) -> list[Stmt]:
+    return _tree_of(f.monoid, buffers, width, "f")
+
+
+def _tree_of(monoid: Monoid, buffers: Sequence[Buffer], width: int, name: str) -> list[Stmt]:
+    """Fold the lanes: halves onto halves."""
+    lane, out, half = var("w"), [], width // 2
+    while half:
+        new = monoid.merge(tuple(load(b, (lane,)) for b in buffers), tuple(load(b, (lane + half,)) for b in buffers))
+        lets = [Let(f"{name}{half}_{c}", e) for c, e in enumerate(new)]
+        out.append(Loop("w", const(0), const(half), 1, "vector", (
+            *lets, *(Store(b, (lane,), var(x.name, x.value.dtype)) for b, x in zip(buffers, lets, strict=True))), half))
+        half //= 2
+    return out
+
+
+__all__ = ["contraction_reads", "lower_reduction"]
+_ = (LOAD, i64)
