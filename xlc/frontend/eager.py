@@ -1,0 +1,90 @@
+"""Functions of ``xlc.numpy`` called outside any trace: compiled for their arguments, kept, and run at once.
+
+    xlc.numpy.logsumexp(a, axis=1)    ->    jit(lambda x: logsumexp(x, axis=1))(a)
+
+Arrays are arguments of the compiled function; everything else (axes, dtypes, numbers) is part of what is compiled. Elementwise functions take Python
+numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from .array import Tracer
+from .jit import Jitted
+from .table import WEAK_NUMBERS, call
+from .trace import current, mark
+from .tree import Tree, flatten, unflatten
+
+_KEPT = 1024
+_kept: OrderedDict[Any, Jitted] = OrderedDict()
+_NUMBERS = (bool, int, float)
+
+
+class _Hole:
+    """The place of an array in a list of settings."""
+
+
+def public(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that users call: part of the running trace, or compiled and run."""
+
+    @wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if current() is not None:
+            mark()
+            return call(f, name, args, kwargs)
+        return _run(name, f, args, kwargs)
+
+    wrapped.__name__ = wrapped.__qualname__ = name
+    wrapped.__module__ = "xlc.numpy"
+    return wrapped
+
+
+def _run(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    leaves, tree = flatten((args, kwargs))
+    numbers = name in WEAK_NUMBERS
+    arrays = [v for v in leaves if _is_array(v, numbers)]
+    settings = tuple(_Hole if _is_array(v, numbers) else _hashable(v) for v in leaves)
+    key = (name, tree, settings)
+    found = _kept.get(key)
+    if found is None:
+        found = _kept[key] = Jitted(_closed(name, f, tree, leaves, numbers))
+        if len(_kept) > _KEPT:
+            _kept.popitem(last=False)
+    else:
+        _kept.move_to_end(key)
+    return found(*arrays)
+
+
+def _closed(name: str, f: Callable[..., Any], tree: Tree, leaves: list[Any], numbers: bool) -> Callable[..., Any]:
+    """The function of the arrays alone."""
+    settings = [_Hole if _is_array(v, numbers) else v for v in leaves]
+
+    def closed(*arrays: Any) -> Any:
+        rest = iter(arrays)
+        args, kwargs = unflatten(tree, [next(rest) if v is _Hole else v for v in settings])
+        return call(f, name, args, kwargs)
+
+    closed.__name__ = closed.__qualname__ = name
+    return closed
+
+
+def _is_array(v: Any, numbers: bool) -> bool:
+    kind = type(v)
+    if kind in _NUMBERS:
+        return numbers and kind is not bool
+    return kind is np.ndarray or isinstance(v, (np.generic, Tracer)) or hasattr(kind, "__array__") or hasattr(kind, "__dlpack__")
+
+
+def _hashable(v: Any) -> Any:
+    """A setting as part of a key: 1, 1.0 and True are different ones."""
+    try:
+        hash(v)
+    except TypeError:
+        return (type(v), repr(v))
+    return (type(v), str(v) if isinstance(v, float) else v)

@@ -1,0 +1,461 @@
+"""``xlc.jit``: a Python function over arrays becomes one compiled program per kind of arguments.
+
+    f = xlc.jit(lambda x, w: np.tanh(x @ w))
+    f(x, w)               traces, compiles and runs; the next call with the same dtypes and shapes only runs
+    f.lower(x, w).graph   what was traced
+    f.compile(x, w)       the compiled program: .graph, .after(pass), .kernels, .plan, .asm, .explain()
+
+What enters is a call; its arguments are flattened (``tree``), each leaf becomes a parameter of the graph, the function runs once on tracers, and what it
+returns becomes the results. Arrays of the closure and globals become constants, by their value at that moment. Python scalars that are passed
+are parameters too (weakly typed); defaults that are not passed stay what they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import Any
+
+import numpy as np
+
+from .. import config
+from ..errors import XlcOverflowError, XlcRecursionError, XlcTypeError, XlcValueError
+from ..ir.node import Graph, parameter
+from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64, parse_size
+from .array import Storage, Tracer, lift
+from .trace import as_array, current, describe, mark, refuse, tracing
+from .tree import Tree, flatten, paths, unflatten
+
+_WEAK = {bool: bool_, int: i64, float: f64}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The type of an argument, in place of an array: ``xlc.spec(("batch", 784), "f4")``. Names are symbolic sizes."""
+
+    shape: tuple[Size, ...]
+    dtype: DType
+
+    @property
+    def type(self) -> Type:
+        return Type(self.dtype, self.shape)
+
+    def __repr__(self) -> str:
+        return f"spec({self.type})"
+
+
+def spec(shape: int | str | Sequence[int | str | Dim], dtype: Any = "f4") -> Spec:
+    """A stand-in for an array: sizes are ints, or names or expressions of names ("batch", "2*n"); dtype is anything NumPy takes, or "bfloat16"."""
+    sizes = (shape,) if isinstance(shape, (int, str, Dim)) else tuple(shape)
+    try:
+        parsed = tuple(parse_size(s) if isinstance(s, str) else s if isinstance(s, Dim) else int(s) for s in sizes)
+        found = dtype_of(dtype)
+    except (ValueError, SyntaxError) as error:
+        raise XlcValueError(f"spec({shape!r}): {error}") from None
+    except TypeError as error:
+        raise XlcTypeError(f"spec({shape!r}, {dtype!r}): {error}") from None
+    if any(isinstance(s, int) and s < 0 for s in parsed):
+        raise XlcValueError(f"spec({shape!r}): a size must not be negative")
+    return Spec(parsed, found)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One kind of call: what is compiled once. ``leaves`` holds (type, weak) per array leaf; ``static`` the values of static arguments."""
+
+    tree: Tree
+    leaves: tuple[tuple[Type, bool], ...]
+    static: tuple[tuple[str, type, Any], ...]
+    config: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A traced function. ``names`` are the parameters' names, ``paths`` how a user would write each (``p['w']``); ``out_tree`` rebuilds the result from the
+    graph's results; ``assumptions`` are sizes that must not be negative."""
+
+    graph: Graph
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    in_tree: Tree
+    out_tree: Tree
+    weak: tuple[bool, ...]
+    assumptions: tuple[Dim, ...]
+    donate: tuple[int, ...]
+    owner: Jitted
+
+    def compile(self) -> Compiled:
+        program = _compile(self.graph, fuse=self.owner.fuse, device=self.owner.device, donate=self.donate)
+        self.owner._count()
+        return Compiled(self, program)
+
+    def __str__(self) -> str:
+        return str(self.graph)
+
+
+class Compiled:
+    """A compiled program together with the nesting of its arguments and results. Attributes not listed here are those of the program: ``graph``,
+    ``after(pass_name)``, ``kernels``, ``plan``, ``asm``, ``explain()``."""
+
+    def __init__(self, lowered: Lowered, program: Any):
+        self.lowered, self.program = lowered, program
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.program, name)
+
+    def run(self, arrays: Sequence[np.ndarray]) -> Any:
+        """Flat arrays in, the function's own kind of result out."""
+        return unflatten(self.lowered.out_tree, self.program(*arrays) if self.lowered.graph.results else [])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        owner = self.lowered.owner
+        call = owner._call(args, kwargs)
+        if call.tree != self.lowered.in_tree:
+            raise XlcTypeError(f"{owner.__name__} was compiled for arguments nested as {self.lowered.in_tree}, found {call.tree}")
+        found = [owner._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
+        sizes: dict[str, tuple[int, str]] = {}
+        for (array, _), path, p in zip(found, call.paths, self.lowered.graph.params, strict=True):
+            if dtype_of(array.dtype) != p.dtype or not _matches(p.type.shape, array.shape, path, sizes):
+                raise XlcTypeError(f"{owner.__name__} was compiled for {path}: {p.type}, found {array.dtype}{list(array.shape)}")
+        return self.run([array for array, _ in found])
+
+
+def _matches(shape: tuple[Size, ...], found: tuple[int, ...], path: str, sizes: dict[str, tuple[int, str]]) -> bool:
+    """Do the sizes fit the type? Sizes of one name must agree over all arguments."""
+    if len(shape) != len(found):
+        return False
+    for axis, (s, n) in enumerate(zip(shape, found, strict=True)):
+        if isinstance(s, int):
+            if s != n:
+                return False
+            continue
+        if len(s.names) == 1 and str(s) in s.names:
+            value, where = sizes.setdefault(str(s), (n, f"{path} (axis {axis})"))
+            if value != n:
+                raise XlcValueError(f"the size {s!s} is {value} in {where} and {n} in {path} (axis {axis}); sizes of one name must be equal")
+        elif all(name in sizes for name in s.names) and s.evaluate({k: v for k, (v, _) in sizes.items()}) != n:
+            return False
+    return True
+
+
+@dataclass
+class _Call:
+    """The arguments of one call, normalised: names to values, the static ones apart, the others flattened."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    static: tuple[tuple[str, type, Any], ...]
+    leaves: list[Any]
+    tree: Tree
+    paths: list[str]
+
+
+class Jitted:
+    """What ``xlc.jit`` returns. ``compiles`` counts compilations."""
+
+    __name__: str
+    __wrapped__: Callable[..., Any]
+
+    def __init__(self, f: Callable[..., Any], static_argnames: Any = (), donate: Any = (), dynamic: Any = None, fuse: bool = True,
+                 device: str | None = None):
+        if not callable(f):
+            raise XlcTypeError(f"jit expects a function, found {describe(f)}")
+        update_wrapper(self, f)
+        self.__name__ = getattr(f, "__name__", type(f).__name__)
+        self.f, self.fuse, self.device = f, fuse, device
+        try:
+            self.signature: inspect.Signature | None = inspect.signature(f)
+        except (ValueError, TypeError):
+            self.signature = None  # some built-in functions have none: positional arguments only
+        self.static = self._argument_names(static_argnames, "static_argnames")
+        self.donate = self._argument_names(donate, "donate")
+        self.dynamic = self._dynamic(dynamic or {})
+        self.compiles = 0
+        self._entries: dict[Signature, Compiled] = {}
+        self._lock = threading.Lock()
+        self._compiling: dict[Signature, threading.Lock] = {}
+
+    # ------------------------------------------------------------------ options
+
+    def _argument_names(self, given: Any, option: str) -> frozenset[str]:
+        items = [given] if isinstance(given, (str, int)) else list(given)
+        names = list(self.signature.parameters) if self.signature else []
+        out = set()
+        for item in items:
+            if isinstance(item, int) and -len(names) <= item < len(names):
+                out.add(names[item])
+            elif isinstance(item, str) and (item in names or self.signature is None or self._takes_any_keyword()):
+                out.add(item)
+            else:
+                raise XlcValueError(f"{option}={given!r}: {self.__name__} has no argument {item!r}; it has {', '.join(names)}")
+        return frozenset(out)
+
+    def _takes_any_keyword(self) -> bool:
+        return self.signature is not None and any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
+
+    def _dynamic(self, given: Mapping[Any, Any]) -> dict[str, dict[int, Size]]:
+        if not isinstance(given, Mapping):
+            raise XlcTypeError(f"dynamic= expects {{argument: {{axis: name}}}}, found {describe(given)}")
+        out = {}
+        for argument, axes in given.items():
+            root = argument.split("[")[0].split(".")[0] if isinstance(argument, str) else argument
+            (name,) = self._argument_names(root, "dynamic")
+            if not isinstance(axes, Mapping) or not all(isinstance(a, int) for a in axes):
+                raise XlcTypeError(f"dynamic={{{argument!r}: {axes!r}}}: expected {{axis: name}} such as {{0: 'batch'}}")
+            path = argument if isinstance(argument, str) else name
+            try:
+                out[path] = {a: s if isinstance(s, Dim) else Dim.named(s) for a, s in axes.items()}
+            except (ValueError, AttributeError) as error:
+                raise XlcValueError(f"dynamic={{{argument!r}: {axes!r}}}: {error}") from None
+        return out
+
+    # ------------------------------------------------------------------ the call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if current() is not None:
+            return self.f(*args, **kwargs)  # inside another trace: one program
+        call = self._call(args, kwargs)
+        found = [self._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
+        signature = Signature(call.tree, self._types(found, call.paths), call.static, config.key())
+        compiled = self._entries.get(signature) or self._compiled(signature, call)
+        arrays = [array for array, _ in found]
+        if compiled.lowered.assumptions and not _hold(compiled.lowered, arrays):
+            fixed = tuple((Type(dtype_of(a.dtype), a.shape), w) for a, w in found)
+            signature = Signature(call.tree, fixed, call.static, signature.config)
+            compiled = self._entries.get(signature) or self._compiled(signature, call)
+        return compiled.run(arrays)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method: the instance is a pytree if it is a dataclass, else a constant of the closure."""
+        if instance is None:
+            return self
+        if not isinstance(flatten(instance)[1], Tree) or flatten(instance)[1].kind != "leaf":
+            return types.MethodType(self, instance)
+        return _bound(self, instance)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+        if self.signature is None:
+            named = {f"x{i}": a for i, a in enumerate(args)} | kwargs
+            positional, keyword = args, kwargs
+        else:
+            try:
+                bound = self.signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise XlcTypeError(f"{self.__name__}(): {error}; it takes {self.signature}") from None
+            named, positional, keyword = dict(bound.arguments), bound.args, bound.kwargs
+        static = []
+        for name in sorted(self.static & named.keys() | (self.static & keyword.keys())):
+            value = named.get(name, keyword.get(name))
+            try:
+                hash(value)
+            except TypeError:
+                hint = "a list as a tuple" if isinstance(value, list) else "arrays are passed as ordinary arguments" if hasattr(value, "dtype") \
+                    else "an immutable value"
+                raise XlcTypeError(f"{self.__name__}(): the static argument {name!r} must be hashable, found {describe(value)}; pass {hint}") from None
+            static.append((name, type(value), value))
+        names = self._leaf_roots(positional)
+        holes = {n: v for n, v in zip(names, positional, strict=True) if n.split("[")[0] not in self.static}
+        rest = {n: v for n, v in keyword.items() if n not in self.static}
+        leaves, tree = flatten((tuple(holes.values()), rest))
+        found = [p for n, child in zip(holes, tree.children[0].children, strict=True) for p in paths(child, n)]
+        found += [p for n, child in zip(tree.children[1].keys, tree.children[1].children, strict=True) for p in paths(child, n)]
+        return _Call(positional, keyword, tuple(static), leaves, tree, found)
+
+    def _leaf_roots(self, positional: tuple[Any, ...]) -> list[str]:
+        if self.signature is None:
+            return [f"x{i}" for i in range(len(positional))]
+        out: list[str] = []
+        for p in self.signature.parameters.values():
+            if p.kind is p.VAR_POSITIONAL:
+                out += [f"{p.name}[{i}]" for i in range(len(positional) - len(out))]
+            elif len(out) < len(positional) and p.kind is not p.KEYWORD_ONLY:
+                out.append(p.name)
+        return out
+
+    def _array(self, leaf: Any, path: str) -> tuple[np.ndarray, bool]:
+        """A leaf as an array, and whether it is a Python scalar."""
+        kind = type(leaf)
+        if kind is np.ndarray:
+            return as_array(leaf, f"{self.__name__}(): the argument {path}"), False
+        if kind in _WEAK:
+            try:
+                return np.array(leaf, _WEAK[kind].numpy), True
+            except OverflowError:
+                raise XlcOverflowError(f"{self.__name__}(): the argument {path} = {leaf} does not fit int64; pass np.uint64({leaf}) or a float") from None
+        if kind is Tracer:
+            raise refuse(leaf._trace, leaf._node.loc)
+        if kind is Spec:
+            raise XlcTypeError(f"{self.__name__}(): the argument {path} is a spec; specs are for lower() and compile(), a call needs an array")
+        return as_array(leaf, f"{self.__name__}(): the argument {path}"), False
+
+    def _types(self, found: Iterable[tuple[np.ndarray, bool]], where: Iterable[str]) -> tuple[tuple[Type, bool], ...]:
+        """Types of the leaves, with the names that dynamic= gives to sizes."""
+        if not self.dynamic:
+            return tuple([(Type(dtype_of(a.dtype), a.shape), weak) for a, weak in found])
+        out, sizes = [], {}  # type: ignore[var-annotated]
+        for (array, weak), path in zip(found, where, strict=True):
+            shape = list(array.shape)
+            for axis, name in (self.dynamic.get(path) or self.dynamic.get(path.split("[")[0].split(".")[0]) or {}).items():
+                if not -len(shape) <= axis < len(shape):
+                    raise XlcValueError(f"dynamic= names axis {axis} of {path}, which has shape {array.shape}")
+                shape[axis] = name  # type: ignore[call-overload]
+            named = Type(dtype_of(array.dtype), tuple(shape))
+            _matches(named.shape, array.shape, path, sizes)
+            out.append((named, weak))
+        return tuple(out)
+
+    # ------------------------------------------------------------------ tracing and compiling
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Trace for arguments of this kind (arrays, Python scalars, specs), without compiling."""
+        call, signature = self._signature_of(args, kwargs)
+        return self._trace(signature, call)
+
+    def compile(self, *args: Any, **kwargs: Any) -> Compiled:
+        """The compiled program for arguments of this kind."""
+        call, signature = self._signature_of(args, kwargs)
+        return self._entries.get(signature) or self._compiled(signature, call)
+
+    def _signature_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, Signature]:
+        call = self._call(args, kwargs)
+        leaves = []
+        for leaf, path in zip(call.leaves, call.paths, strict=True):
+            leaves += [(leaf.type, False)] if type(leaf) is Spec else self._types([self._array(leaf, path)], [path])
+        return call, Signature(call.tree, tuple(leaves), call.static, config.key())
+
+    def _compiled(self, signature: Signature, call: _Call) -> Compiled:
+        """Compile once per signature, whatever the number of threads that ask."""
+        with self._lock:
+            lock = self._compiling.setdefault(signature, threading.Lock())
+        with lock:
+            compiled = self._entries.get(signature)
+            if compiled is None:
+                compiled = self._entries[signature] = self._trace(signature, call).compile()
+        with self._lock:
+            self._compiling.pop(signature, None)
+        return compiled
+
+    def _count(self) -> None:
+        with self._lock:
+            self.compiles += 1
+
+    def _trace(self, signature: Signature, call: _Call) -> Lowered:
+        names = _identifiers(call.paths)
+        params = [parameter(t, name, i) for i, (name, (t, _)) in enumerate(zip(names, signature.leaves, strict=True))]
+        with tracing(self.__name__) as trace:
+            tracers = [Tracer(p, weak, None if weak else Storage(f"the argument {path}"))
+                       for p, path, (_, weak) in zip(params, call.paths, signature.leaves, strict=True)]
+            args, kwargs = self._with_tracers(call, tracers)
+            try:
+                out = self.f(*args, **kwargs)
+            except RecursionError as error:
+                raise XlcRecursionError(f"{self.__name__} calls itself (or nests calls) deeper than Python's recursion limit while it is traced; a "
+                                        "condition on traced values cannot end a recursion: let it depend on a static argument") from error
+            mark()
+            leaves, out_tree = flatten(out)
+            results = tuple(_result(leaf, path, self.__name__) for leaf, path in zip(leaves, paths(out_tree, "the result"), strict=True))
+            assumptions = tuple(sorted(trace.assumptions, key=str))
+        donate = tuple(i for i, path in enumerate(call.paths) if path.split("[")[0].split(".")[0] in self.donate)
+        return Lowered(Graph(tuple(params), results, names_of(self.__name__)), tuple(names), tuple(call.paths), call.tree, out_tree,
+                       tuple(w for _, w in signature.leaves), assumptions, donate, self)
+
+    def _with_tracers(self, call: _Call, tracers: list[Tracer]) -> tuple[list[Any], dict[str, Any]]:
+        """The call's arguments with tracers in place of arrays, the static ones as they are."""
+        values, keyword = unflatten(call.tree, tracers)
+        traced = iter(values)
+        args = [v if n.split("[")[0] in self.static else next(traced)
+                for n, v in zip(self._leaf_roots(call.args), call.args, strict=True)]
+        return args, {n: call.kwargs[n] if n in self.static else keyword[n] for n in call.kwargs}
+
+    def __repr__(self) -> str:
+        return f"<xlc.jit of {self.__name__}, compiled {self.compiles} times>"
+
+
+def _result(leaf: Any, path: str, name: str) -> Any:
+    if type(leaf) is Tracer or isinstance(leaf, (np.ndarray, np.generic, Dim)) or type(leaf) in _WEAK:
+        return lift(leaf).node
+    if isinstance(leaf, (str, bytes)) or callable(leaf) or not (hasattr(leaf, "__array__") or hasattr(leaf, "__dlpack__")):
+        raise XlcTypeError(f"{path} of {name} is {describe(leaf)}; a compiled function returns arrays, numbers, None, and nested containers of these")
+    return lift(leaf).node
+
+
+def _hold(lowered: Lowered, arrays: Sequence[np.ndarray]) -> bool:
+    env = {str(s): n for p, a in zip(lowered.graph.params, arrays, strict=True) for s, n in zip(p.shape, a.shape, strict=True) if isinstance(s, Dim)}
+    return all(size.evaluate(env) >= 0 for size in lowered.assumptions)
+
+
+def names_of(text: str) -> str:
+    """An identifier like the text: ``p['w']`` -> ``p_w``, ``<lambda>`` -> ``lambda_``."""
+    name = "_".join(part for part in "".join(c if c.isalnum() or c == "_" else " " for c in text).split())
+    name = name if name and not name[0].isdigit() else f"x{name}"
+    return name + "_" if name == "lambda" else name
+
+
+def _identifiers(where: Sequence[str]) -> list[str]:
+    out: list[str] = []
+    for path in where:
+        name, n = names_of(path), 1
+        while name in out:
+            n += 1
+            name = f"{names_of(path)}_{n}"
+        out.append(name)
+    return out
+
+
+_methods: weakref.WeakKeyDictionary[Any, dict[Any, Jitted]] = weakref.WeakKeyDictionary()
+
+
+def _bound(jitted: Jitted, instance: Any) -> Jitted:
+    """The jitted method of one instance, made once and kept with it."""
+    try:
+        kept = instance.__dict__.setdefault("__xlc_methods__", {})
+    except AttributeError:
+        kept = _methods.setdefault(instance, {})
+    found = kept.get(jitted)
+    if found is None:
+        first, *_ = list(jitted.signature.parameters) if jitted.signature else [""]
+        found = kept[jitted] = Jitted(jitted.f.__get__(instance), tuple(jitted.static - {first}), tuple(jitted.donate - {first}),
+                                      jitted.dynamic, jitted.fuse, jitted.device)
+    return found
+
+
+def _compile(graph: Graph, *, fuse: bool, device: str | None, donate: tuple[int, ...]) -> Any:
+    try:
+        from ..pipeline import compile_graph
+    except ImportError:
+        return _Interpreted(graph)
+    return compile_graph(graph, fuse=fuse, device=device, donate=donate)
+
+
+class _Interpreted:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        from ..ir.interp import interpret
+
+        return interpret(self.graph, *arrays)
+
+
+def jit(f: Callable[..., Any] | None = None, *, static_argnames: Any = (), donate: Any = (), dynamic: Any = None, fuse: bool = True,
+        device: str | None = None) -> Any:
+    """Compile ``f``: one native program per kind of arguments, made at the first call of that kind.
+
+    static_argnames  arguments that are settings, not arrays: Python values, hashable; each value is compiled on its own
+    donate           arguments whose memory the results may reuse; the caller must not use them afterwards (names or positions)
+    dynamic          {"x": {0: "batch"}}: this axis is a symbolic size; one program serves every size of it
+    fuse             False keeps every operator a kernel of its own, for comparison
+    device           None or "cpu"
+
+    Raises XlcError subclasses that name the user's line. Arrays of the closure are constants, captured when the function is traced.
+    """
+    if f is None:
+        return lambda g: Jitted(g, static_argnames, donate, dynamic, fuse, device)
+    return Jitted(f, static_argnames, donate, dynamic, fuse, device)

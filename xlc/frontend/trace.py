@@ -1,0 +1,145 @@
+"""A trace: the time during which a Python function runs on traced values, and what belongs to that time.
+
+    with tracing("layer") as trace:       enters: a name for messages
+        y = f(Tracer(node), ...)          operators on tracers build nodes
+                                          leaves: nothing; the results are read from the tracers before the trace ends
+
+One trace is current per thread. A value of another trace, or of one that has ended, is refused (``Trace.refuse``).
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..errors import Location, XlcError, XlcTypeError, user_location
+from ..ir.node import Node, constant
+from ..ir.node import _current as _node_location
+from ..ir.types import Dim, dtype_of
+
+
+class _Local(threading.local):
+    trace: Trace | None = None
+
+
+_local = _Local()
+
+
+class Trace:
+    """``captured`` maps the id of an array of the closure to (the array, its constant): each is copied once. ``assumptions`` holds sizes that must not
+    be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis)."""
+
+    __slots__ = ("alive", "assumptions", "captured", "name", "thread")
+
+    def __init__(self, name: str):
+        self.name, self.alive = name, True
+        self.thread = threading.get_ident()
+        self.captured: dict[int, tuple[Any, Node]] = {}
+        self.assumptions: set[Dim] = set()
+
+    def capture(self, array: np.ndarray) -> Node:
+        """The array as a constant, by value: what the caller writes into it later has no effect."""
+        found = self.captured.get(id(array))
+        if found is not None and _same_bits(found[1], array):
+            return found[1]
+        node = constant(np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True))
+        self.captured[id(array)] = (array, node)
+        return node
+
+
+def _same_bits(node: Node, array: np.ndarray) -> bool:
+    """Has the captured array kept its value since it was captured?"""
+    if node.op.name != "constant" or node.type.shape != array.shape or node.dtype.numpy != array.dtype:
+        return False
+    bits = f"u{array.dtype.itemsize}"
+    return bool(np.array_equal(node["value"].value.view(bits), np.ascontiguousarray(array).view(bits)))
+
+
+class tracing:
+    """Makes a new trace the current one of this thread."""
+
+    def __init__(self, name: str):
+        self.trace = Trace(name)
+
+    def __enter__(self) -> Trace:
+        self.outer, _local.trace = _local.trace, self.trace
+        return self.trace
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        _local.trace = self.outer
+        self.trace.alive = False
+        self.trace.captured.clear()
+        _node_location.loc = None
+
+
+def current() -> Trace | None:
+    """The trace that runs on this thread, if any."""
+    return _local.trace
+
+
+def mark() -> None:
+    """Nodes made from now on carry the user's current line."""
+    _node_location.loc = user_location()
+
+
+def refuse(trace: Trace, made_at: Location | None) -> XlcError:
+    """The error for a value of ``trace`` that is used outside it."""
+    where = f" (made at {made_at[0]}:{made_at[1]})" if made_at else ""
+    if not trace.alive:
+        return XlcTypeError(f"a traced value{where} is used after the trace of {trace.name!r} has ended; it stands for no array. Return it from the "
+                            "function instead of storing it outside (in a global, an attribute or a list)")
+    if trace.thread != threading.get_ident():
+        return XlcTypeError(f"a traced value{where} of {trace.name!r} is used on another thread than the one that traces it; pass it as an argument to "
+                            "a function that is jitted on its own, or compute in the thread that traces")
+    return XlcTypeError(f"a traced value{where} of the function {trace.name!r} is used inside the separate trace of "
+                        f"{_local.trace.name if _local.trace else None!r}; pass it as an argument")
+
+
+def as_array(value: Any, what: str = "a value") -> np.ndarray:
+    """A concrete array from an ndarray, a NumPy scalar, nested lists of numbers, or an object with ``__array__`` or ``__dlpack__``."""
+    kind = type(value)
+    if kind is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise XlcTypeError(f"{what} is a masked array; pass its .data and its .mask as two arrays, and combine them with np.where")
+        if isinstance(value, np.matrix):
+            raise XlcTypeError(f"{what} is an np.matrix; pass np.asarray(m)")
+        if hasattr(kind, "__cuda_array_interface__"):
+            raise XlcTypeError(f"{what} is a GPU array ({kind.__module__}.{kind.__name__}), and the cuda backend is not installed; copy it to the host "
+                               "(cupy.asnumpy(x), x.cpu().numpy())")
+        if isinstance(value, (str, bytes)) or value is None or isinstance(value, (dict, set, complex)) or callable(value):
+            raise XlcTypeError(f"{what} is {describe(value)}; expected an array or a number. An argument that is no array is declared with "
+                               "static_argnames=")
+        try:
+            value = np.asarray(value) if hasattr(value, "__array__") or isinstance(value, (list, tuple, int, float)) else np.from_dlpack(value)
+        except (TypeError, ValueError, BufferError, RuntimeError, AttributeError) as error:
+            raise XlcTypeError(f"{what} is {describe(value)}, which is no array ({error}). An argument that is no array is declared with "
+                               "static_argnames=") from None
+    try:
+        dtype_of(value.dtype)
+    except TypeError:
+        raise XlcTypeError(f"{what} is an array of dtype {value.dtype}; {_DTYPE_ADVICE.get(value.dtype.kind, 'convert it with astype')}") from None
+    return value
+
+
+_DTYPE_ADVICE = {
+    "O": "arrays of objects cannot be compiled: convert it to a numeric dtype with astype(float), or make several arrays",
+    "U": "strings cannot be compiled: pass them with static_argnames=, or encode them as integers",
+    "S": "strings cannot be compiled: pass them with static_argnames=, or encode them as integers",
+    "T": "strings cannot be compiled: pass them with static_argnames=, or encode them as integers",
+    "M": "dates cannot be compiled: pass x.astype('int64')",
+    "m": "time differences cannot be compiled: pass x.astype('int64')",
+    "c": "complex numbers are not supported: pass x.real and x.imag as two arrays",
+    "V": "structured arrays cannot be compiled: pass the fields as separate arrays, x['field']",
+    "f": "extended precision is not supported: pass x.astype('float64')",
+}
+
+
+def describe(value: Any) -> str:
+    """An object in a message: its type, and its value where that is short."""
+    if value is None:
+        return "None"
+    text = repr(value) if isinstance(value, (str, bytes, int, float, complex, bool)) else ""
+    return f"{type(value).__name__} {text[:40]}".strip() if text else f"an object of type {type(value).__name__}"
