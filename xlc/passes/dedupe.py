@@ -1,7 +1,7 @@
 """Kernels that are equal up to the names of kernels, buffers and variables are kept, and compiled, once.
 
     kernel a(in x: f32[8], out y: f32[8]) { ... y[i] = x[i] ... }
-    kernel b(in p: f32[8], out q: f32[8]) { ... q[j] = p[j] ... }      ->  a, a
+    kernel b(in p: f32[8], out q: f32[8]) { ... q[j] = p[j] ... }      ->  k0, k0
 """
 
 from __future__ import annotations
@@ -14,19 +14,13 @@ from ..ir.loops import CONST, LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, L
 
 
 def dedupe(kernels: Sequence[Kernel]) -> tuple[tuple[Kernel, ...], list[str]]:
-    """The distinct kernels, under distinct names, and for each given kernel the name of the one that stands for it."""
+    """The distinct kernels, named k0, k1, ... in order of first use, and for each given kernel the name of the one that stands for it."""
     kept: dict[Any, Kernel] = {}
-    taken: set[str] = set()
     names = []
     for k in kernels:
         key = structure(k)
         if key not in kept:
-            name, n = k.name, 1
-            while name in taken:
-                n += 1
-                name = f"{k.name}_{n}"
-            taken.add(name)
-            kept[key] = k if name == k.name else replace(k, name=name)
+            kept[key] = replace(k, name=f"k{len(kept)}")
         names.append(kept[key].name)
     return tuple(kept.values()), names
 
