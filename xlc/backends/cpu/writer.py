@@ -64,11 +64,12 @@ def flatten(lines: Lines) -> Iterable[str]:
 
 
 class Writer:
-    """Instructions of one function. ``out`` is where they are appended now."""
+    """Instructions of one function. ``out`` is where they are appended now; ``work`` counts them, each as often as it runs where that is known."""
 
     def __init__(self) -> None:
         self.out: Lines = []
         self.count = 0
+        self.work = 0.0
         self.declared: set[str] = set()
 
     def name(self, stem: str = "v") -> str:
@@ -78,12 +79,14 @@ class Writer:
     def emit(self, text: str) -> str:
         """An instruction that has a result; its name."""
         self.count += 1
+        self.work += 1
         name = f"%v{self.count}"
         self.out.append(f"  {name} = {text}")
         return name
 
     def do(self, text: str) -> None:
         """An instruction without a result."""
+        self.work += 1
         self.out.append("  " + text)
 
     def call(self, intrinsic: str, ty: str, *args: tuple[str, str]) -> str:
