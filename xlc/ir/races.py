@@ -1,0 +1,363 @@
+"""Whether iterations of a parallel loop touch the same memory, of which one writes it.
+
+    parallel i in 0..n step 64 { vector v in 0..min(n-i, 64) { z[i+v] = ... } }      iteration i keeps to  i <= address < i+64: no race
+
+Two arguments are tried for each buffer that the loop writes. *Apart*: every address of a later iteration is above every address of an
+earlier one. *Digits*: the address is a sum of multiples of variables that determines each of them, as digits determine a number, and with
+them the iteration. What neither proves is reported; ``replay`` then tries all iterations at given sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, var, walk
+from .loops import size as size_expr
+from .prove import Poly, Prover, flat_index, number, plus, renamed, times
+from .types import evaluate, i64
+
+MOST_PAIRS = 600
+
+
+@dataclass(frozen=True)
+class Access:
+    """A load or store inside a parallel loop: where, under which conditions (and their truth), inside which loops and lets."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    conditions: tuple[tuple[Expr, bool], ...]
+    write: bool
+    loops: tuple[Loop, ...]
+    lets: Mapping[Expr, Expr]
+
+
+def conflicts(loop: Loop, accesses: Sequence[Access], buffers: set[Buffer]) -> list[str]:
+    """What could not be proved free of races: one line for each buffer."""
+    found = []
+    for b in sorted(buffers, key=lambda b: b.name):
+        own = list(dict.fromkeys((a.index, a.conditions, a.write, a.loops) for a in accesses if a.buffer == b))
+        uses = [next(a for a in accesses if a.buffer == b and (a.index, a.conditions, a.write, a.loops) == key) for key in own]
+        if any(a.write for a in uses) and not _apart(loop, uses) and not _digits(loop, uses):
+            found.append(f"iterations of the parallel loop {loop.var} may touch the same element of {b.name}")
+    return found
+
+
+def _position(prover: Prover, a: Access) -> Poly:
+    return flat_index([prover.poly(i) for i in a.index], [prover.poly(size_expr(d)) for d in a.buffer.shape])
+
+
+def _enter(prover: Prover, a: Access, names: Mapping[Expr, Expr], stack: ExitStack, skip: Loop) -> Access:
+    """Tell the prover the loops around an access (but ``skip``), with its variables renamed; returns the renamed access."""
+    memo: dict[Expr, Expr] = {}
+
+    def r(e: Expr) -> Expr:
+        return renamed(e, names, memo)
+
+    for name, value in a.lets.items():
+        stack.enter_context(prover.let(names[name]["name"], r(value)))
+    for v in a.loops:
+        if v is not skip:
+            stack.enter_context(prover.loop(names[var(v.var)]["name"], r(v.start), r(v.stop), v.step))
+    for c, truth in a.conditions:
+        stack.enter_context(prover.known(r(c), truth))
+    return Access(a.buffer, tuple(r(i) for i in a.index), (), a.write, a.loops, a.lets)
+
+
+def _apart(loop: Loop, uses: Sequence[Access]) -> bool:
+    """Whether each access of iteration j > i lies above each access of iteration i (where one of the two writes)."""
+    pairs = [(a, b) for a in uses for b in uses if a.write or b.write]
+    return len(pairs) <= MOST_PAIRS and all(_above(loop, a, b) for a, b in pairs)
+
+
+def _above(loop: Loop, earlier: Access, later: Access) -> bool:
+    prover = Prover()
+    i, j = var(loop.var), var(f"{loop.var}'")
+    with ExitStack() as stack:
+        stack.enter_context(prover.loop(loop.var, loop.start, loop.stop, loop.step))
+        stack.enter_context(prover.loop(j["name"], i + loop.step, loop.stop, loop.step))
+
+        def names(a: Access, own: Expr, mark: str) -> dict[Expr, Expr]:
+            inner = [var(v.var) for v in a.loops if v is not loop] + list(a.lets)
+            return {i: own} | {v: var(v["name"] + mark) for v in inner}
+
+        one = _enter(prover, earlier, names(earlier, i, "."), stack, loop)
+        two = _enter(prover, later, names(later, j, "'"), stack, loop)
+        return prover.at_least_zero(plus(plus(_position(prover, two), _position(prover, one), -1), number(-1)))
+
+
+@dataclass
+class _Digit:
+    """The terms of the addresses with one coefficient: what they span, from least to greatest. ``own`` ones determine the iteration."""
+
+    unit: Poly
+    least: Poly
+    greatest: Poly
+    own: bool
+
+
+def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
+    """Whether the address, as a number in a mixed radix, determines the iteration.
+
+    The terms that hold the loop's variable, or quotients and remainders of it, are digits that all accesses have in common. A digit can
+    be read off if its unit exceeds all that the smaller terms can add up to; terms below the smallest of them may blur."""
+    prover = Prover()
+    i = var(loop.var)
+    digits: dict[object, _Digit] = {}
+    common: list[object] | None = None
+    with ExitStack() as stack:
+        stack.enter_context(prover.loop(loop.var, loop.start, loop.stop, loop.step))
+        for a in uses:
+            with ExitStack() as inner:
+                _enter(prover, a, {v: v for v in [i, *(var(x.var) for x in a.loops), *a.lets]}, inner, loop)
+                terms = _terms(_position(prover, a))
+                if terms is None:
+                    return False
+                own = []
+                for atom, unit in terms:
+                    mine = atom is not None and any(x is i for x in walk(atom))
+                    key = (atom if mine else None, frozenset(unit.items()))
+                    own += [key] if mine else []
+                    low, high = _extremes(prover, {(atom,): 1} if atom is not None else number(1))
+                    if low is None or high is None or not _widen(prover, digits, key, unit, low, high, mine):
+                        return False
+                common = own if common is None else common
+                if set(own) != set(common):
+                    return False
+        if not _determine(loop, [d[0] for d in digits if digits[d].own]):  # type: ignore[index]
+            return False
+        for key, d in digits.items():
+            if key[0] is i:  # type: ignore[index]
+                d.unit = times(d.unit, number(loop.step))
+        return _legible(prover, list(digits.values()))
+
+
+def _widen(prover: Prover, digits: dict[object, _Digit], key: object, unit: Poly, low: Poly, high: Poly, own: bool) -> bool:
+    """Let the digit of this key also span unit*low .. unit*high."""
+    if not prover.at_least_zero(unit):
+        unit, low, high = plus({}, unit, -1), plus({}, high, -1), plus({}, low, -1)
+        if not prover.at_least_zero(unit):
+            return False
+    low, high = times(unit, low), times(unit, high)
+    d = digits.get(key)
+    if d is None:
+        digits[key] = _Digit(unit, low, high, own)
+        return True
+    for old, new, side in ((d.least, low, 1), (d.greatest, high, -1)):
+        if prover.at_least_zero(plus({}, plus(old, new, -1), side)):  # the new one is further out
+            if side == 1:
+                d.least = new
+            else:
+                d.greatest = new
+        elif not prover.at_least_zero(plus({}, plus(new, old, -1), side)):
+            return False
+    return True
+
+
+def _legible(prover: Prover, digits: list[_Digit]) -> bool:
+    """Whether every own digit, and every digit above one, has a unit greater than all below it together."""
+    below: Poly = {}
+    required = False
+    for d in sorted(digits, key=lambda d: sum(c * 1009 ** len(m) for m, c in d.unit.items())):
+        required = required or d.own
+        if required and not prover.at_least_zero(plus(plus(d.unit, below, -1), number(-1))):
+            return False
+        below = plus(below, plus(d.greatest, d.least, -1))
+    return True
+
+
+def _extremes(prover: Prover, p: Poly) -> tuple[Poly | None, Poly | None]:
+    """The least and greatest value over the inner variables, as polynomials over sizes."""
+    out = []
+    for side in (0, 1):
+        q: Poly | None = dict(p)
+        while q is not None:
+            atom = prover._innermost(q)
+            if atom is None:
+                break
+            factor, rest = prover._split(q, atom)
+            up = side if factor is not None and prover.at_least_zero(factor) else 1 - side
+            bounds = prover._bounds(atom)[up] if factor is not None else []
+            single = [b[0] for b in bounds if len(b) == 1]
+            q = plus(times(factor, _flattest(single)), rest) if factor is not None and single else None
+        out.append(q)
+    return out[0], out[1]
+
+
+def _flattest(bounds: Sequence[Poly]) -> Poly:
+    """A bound that is a number, else one over sizes, else any."""
+    return min(bounds, key=lambda p: sum(1 if a.op.name == "size" else 1000 for m in p for a in m))
+
+
+def _terms(p: Poly) -> list[tuple[Expr | None, Poly]] | None:
+    """The polynomial as a sum of coefficient * atom, with coefficients over sizes (and the atom None for what has no atom)."""
+    out: dict[Expr | None, Poly] = {}
+    for m, c in p.items():
+        atoms = [a for a in m if a.op.name != "size"]
+        if len(atoms) > 1:
+            return None
+        atom = atoms[0] if atoms else None
+        out.setdefault(atom, {})[tuple(a for a in m if a is not atom)] = c
+    return list(out.items())
+
+
+def _determine(loop: Loop, atoms: Sequence[Expr]) -> bool:
+    """Whether the values of these atoms determine the loop's variable: it is one of them, or they are its quotients and remainders."""
+    i = var(loop.var)
+    known = set(atoms)
+    if i in known:
+        return True
+    # i = d * (i // d) + i % d, where either may be split further
+    todo, found = [i], True
+    while todo and found:
+        e = todo.pop()
+        if e in known:
+            continue
+        remainders = _subterms(known, e, "remainder")
+        pair = next(((q, r) for q in _subterms(known, e, "floor_divide") for r in remainders if q.args[1] is r.args[1]), None)
+        found = pair is not None
+        todo += pair or ()
+    return found
+
+
+def _subterms(atoms: set[Expr], e: Expr, op: str) -> list[Expr]:
+    return [x for a in atoms for x in walk(a) if x.op.name == op and x.args[0] is e]
+
+
+# ------------------------------------------------------------------------------------------------ at given sizes
+
+
+def replay(kernel: Kernel, sizes: Mapping[str, int], most: int = 1 << 20) -> list[str]:
+    """Run through the addresses of a kernel at these sizes, and report accesses out of bounds and races between iterations of its parallel
+    loop. Addresses that depend on data are left out. At most ``most`` accesses are looked at."""
+    player = _Replay(kernel, sizes, most)
+    player.run(kernel.body, {})
+    return list(dict.fromkeys(player.found))
+
+
+class _Unknown(Exception):
+    pass
+
+
+class _Replay:
+    def __init__(self, kernel: Kernel, sizes: Mapping[str, int], most: int):
+        self.kernel, self.sizes, self.left = kernel, sizes, most
+        self.found: list[str] = []
+        self.iteration: int | None = None
+        self.writers: dict[tuple[str, int], int] = {}
+        self.readers: dict[tuple[str, int], int] = {}
+
+    def value(self, e: Expr, env: Mapping[str, int]) -> int:
+        """An i64 or bool expression."""
+        done: dict[Expr, int] = {}
+        for x in walk(e):
+            if x.op is VAR:
+                if x["name"] not in env:
+                    raise _Unknown
+                done[x] = env[x["name"]]
+            elif x.op.name == "size":
+                done[x] = self.sizes[x["name"]]
+            elif x.is_const:
+                done[x] = x.value
+            else:
+                done[x] = _scalar(x.op.name, [done[a] for a in x.args])
+        return done[e]
+
+    def run(self, body: Sequence[Stmt], env: dict[str, int]) -> None:
+        env = dict(env)
+        for s in body:
+            if self.left <= 0:
+                return
+            self.loads(s, env)
+            try:
+                match s:
+                    case Store():
+                        if s.mask is None or self.value(s.mask, env):
+                            self.touch(s.buffer, [self.value(i, env) for i in s.index], True)
+                    case Let():
+                        env.pop(s.name, None)
+                        if s.value.dtype is i64:
+                            env[s.name] = self.value(s.value, env)
+                    case If():
+                        self.run(s.body if self.value(s.condition, env) else s.orelse, env)
+                    case Loop():
+                        for k in range(self.value(s.start, env), self.value(s.stop, env), s.step):
+                            if s.kind == "parallel":
+                                self.iteration = k
+                            self.run(s.body, {**env, s.var: k})
+                        if s.kind == "parallel":
+                            self.iteration = None
+                    case Local():
+                        pass
+            except _Unknown:
+                continue
+
+    def loads(self, s: Stmt, env: Mapping[str, int]) -> None:
+        for e in walk(*expressions(s)):
+            if e.op is LOAD:
+                try:
+                    if not e["masked"] or self.value(e.args[-1], env):
+                        self.touch(e["buffer"], [self.value(i, env) for i in (e.args[:-1] if e["masked"] else e.args)], False)
+                except _Unknown:
+                    pass
+
+    def touch(self, b: Buffer, index: Sequence[int], write: bool) -> None:
+        self.left -= 1
+        shape = [evaluate(d, self.sizes) for d in b.shape]
+        if any(not 0 <= i < d for i, d in zip(index, shape, strict=True)):
+            self.found.append(f"{b.name}{list(index)} is out of bounds: the shape is {shape}")
+            return
+        if b.space != "global" or self.iteration is None:
+            return
+        position = 0
+        for i, d in zip(index, shape, strict=True):
+            position = position * d + i
+        key = b.name, position
+        owner = self.writers.get(key, self.readers.get(key) if write else None)
+        if owner is not None and owner != self.iteration:
+            self.found.append(f"iterations {owner} and {self.iteration} both touch {b.name}{list(index)}")
+        if write:
+            self.writers[key] = self.iteration
+        elif self.readers.get(key, self.iteration) != self.iteration:
+            self.readers[key] = -1  # several
+        else:
+            self.readers[key] = self.iteration
+
+
+def _scalar(name: str, v: Sequence[int]) -> int:
+    match name:
+        case "add":
+            return v[0] + v[1]
+        case "subtract":
+            return v[0] - v[1]
+        case "multiply":
+            return v[0] * v[1]
+        case "negative":
+            return -v[0]
+        case "floor_divide":
+            return v[0] // v[1] if v[1] else 0
+        case "remainder":
+            return v[0] % v[1] if v[1] else 0
+        case "minimum":
+            return min(v)
+        case "maximum":
+            return max(v)
+        case "where":
+            return v[1] if v[0] else v[2]
+        case "less" | "less_equal" | "greater" | "greater_equal" | "equal" | "not_equal":
+            a, b = v
+            return {"less": a < b, "less_equal": a <= b, "greater": a > b, "greater_equal": a >= b, "equal": a == b,
+                    "not_equal": a != b}[name]
+        case "bitwise_and" | "logical_and":
+            return v[0] & v[1]
+        case "bitwise_or" | "logical_or":
+            return v[0] | v[1]
+        case "bitwise_not" | "logical_not" if isinstance(v[0], bool):
+            return not v[0]
+        case "cast":
+            return int(v[0])
+    raise _Unknown
+
+
+__all__ = ["Access", "conflicts", "replay"]
