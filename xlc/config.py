@@ -107,7 +107,7 @@ class _Local(threading.local):
 _values = _from_environment()
 _local = _Local()
 _generation = 0  # counts assignments, so that a thread's cached key is known to be stale
-_changed: list[Callable[[], None]] = []
+_changed: list[tuple[str, Callable[[], None]]] = []
 
 
 def get(name: str) -> Any:
@@ -129,15 +129,26 @@ def key() -> tuple[Any, ...]:
 def assign(name: str, value: Any) -> None:
     """Set a knob for the whole process."""
     global _generation
-    _values[_known(name)] = _convert(name, value, f"xlc.config.{name}")
+    name = _known(name)
+    _values[name] = _convert(name, value, f"xlc.config.{name}")
     _generation += 1
-    for callback in _changed:
-        callback()
+    _notify((name,))
 
 
-def on_change(callback: Callable[[], None]) -> None:
-    """Call back, on the same thread, after any change of a knob's value (the runtime follows ``num_threads`` so)."""
-    _changed.append(callback)
+def overridden() -> bool:
+    """Is this thread inside a ``context``?"""
+    return bool(_local.overrides)
+
+
+def on_change(callback: Callable[[], None], knob: str = "") -> None:
+    """Call back, on the same thread, after a change of this knob's value (empty: of any)."""
+    _changed.append((knob, callback))
+
+
+def _notify(names: tuple[str, ...]) -> None:
+    for knob, callback in _changed:
+        if not knob or knob in names:
+            callback()
 
 
 class context:
@@ -156,8 +167,7 @@ class context:
 
     def _set(self, overrides: tuple[tuple[str, Any], ...]) -> None:
         _local.overrides, _local.key = overrides, None
-        for callback in _changed:
-            callback()
+        _notify(tuple(k for k, _ in self.knobs))
 
     def __call__(self, f: F) -> F:
         @functools.wraps(f)

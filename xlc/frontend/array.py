@@ -155,18 +155,19 @@ class Tracer:
                       "with static_argnames=")
 
     def __index__(self) -> int:
-        self._unknown("the integer value", "As an index into a traced array it works (x[i]); for an ordinary array write np.take(a, i, axis=0) with a "
+        self._unknown("the integer value", "As an index into a traced array it works (x[i]); for an ordinary array write xlc.numpy.take(a, i, axis=0) with a "
                       "traced i; for a size, range() or a list index declare the argument with static_argnames=")
 
     def __float__(self) -> float:
         self._unknown("float()", "The functions of math (math.sin, ...) need a number: use NumPy's (np.sin, ...); x.astype(float) converts; if it is a "
-                      "setting rather than data, declare it with static_argnames=")
+                      "setting rather than data, declare it with static_argnames=. To write it into an ordinary array use xlc.numpy.at(a, i).set(x)")
 
     __complex__ = __float__  # type: ignore[assignment]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         self._unknown("np.asarray()", "Traced values inside a list become one array with np.stack([...]) or xlc.numpy.asarray([...]); a function "
-                      "outside NumPy cannot be traced; to write into an ordinary array use xlc.numpy.at(a, index).set(value)")
+                      "outside NumPy cannot be traced; to read or write an ordinary array at traced indices use xlc.numpy.take(a, i, axis=0) and "
+                      "xlc.numpy.at(a, i).set(value)")
 
     def item(self, *index: Any) -> NoReturn:
         self._unknown("item()", "Leave it an array (x[0], x.reshape(())); return it and call .item() on the result")
@@ -406,6 +407,8 @@ def _holds_tracers(x: Any) -> bool:
 
 def power(x: Any, y: Any) -> Any:
     """``x ** y``. NumPy's operator (not np.power) computes small constant powers by multiplication, and so do we."""
+    if type(x) is Tracer and x._node.dtype.kind == "b" and not x._weak and type(y) is int and y == 2:
+        return elementwise("square", x)  # int8, where np.power(x, 2) is int64
     if type(x) is Tracer and type(y) in (int, float) and x._node.dtype.kind != "b":
         if x._weak and x._node.dtype.is_int and type(y) is int and y < 0:
             return elementwise("power", elementwise("add", x, 0.0, python=True), y, python=True)  # a Python int to a negative power is a float

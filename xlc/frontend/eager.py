@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from .array import Tracer
-from .jit import Jitted
+from .jit import jit
 from .table import WEAK_NUMBERS, call
 from .trace import current, mark
 from .tree import Tree, flatten, unflatten
 
 _KEPT = 1024
-_kept: OrderedDict[Any, Jitted] = OrderedDict()
+_kept: OrderedDict[Any, Any] = OrderedDict()
 _NUMBERS = (bool, int, float)
 
 
@@ -53,7 +53,7 @@ def _run(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     key = (name, tree, settings)
     found = _kept.get(key)
     if found is None:
-        found = _kept[key] = Jitted(_closed(name, f, tree, leaves, numbers))
+        found = _kept[key] = jit(_closed(name, f, tree, leaves, numbers))
         if len(_kept) > _KEPT:
             _kept.popitem(last=False)
     else:

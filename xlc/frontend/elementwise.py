@@ -105,7 +105,7 @@ def broadcast_to(node: Node, shape: tuple[Size, ...]) -> Node:
 
 @lru_cache(maxsize=4096)
 def _loop(ufunc: np.ufunc, spec: tuple[Any, ...], dtype: np.dtype | None, casting: str) -> tuple[DType, ...]:
-    signature = None if dtype is None else (None,) * ufunc.nin + (dtype,) * ufunc.nout
+    signature = (None,) * ufunc.nin + (dtype,) * ufunc.nout
     with np.errstate(all="ignore"):
         found = ufunc.resolve_dtypes((*spec, *(None,) * ufunc.nout), signature=signature, casting=casting)
     return tuple(dtype_of(d) for d in found)
@@ -349,7 +349,8 @@ _BOOL: dict[str, Any] = {
 _INT: dict[str, Any] = {
     "floor": _same, "ceil": _same, "trunc": _same, "isnan": _never, "isinf": _never, "isfinite": _always, "power": _int_power,
     "fmax": lambda x, y: emit("maximum", x, y), "fmin": lambda x, y: emit("minimum", x, y),
-    "reciprocal": lambda x: emit("floor_divide", full(x.type, 1), x), "signbit": lambda x: emit("less", x, full(x.type, 0)),
+    "reciprocal": lambda x: _select(emit("equal", x, full(x.type, 1)), x, _select(emit("equal", x, full(x.type, -1)), x, 0)) if x.dtype.signed else
+    _select(emit("equal", x, full(x.type, 1)), x, 0), "signbit": lambda x: emit("less", x, full(x.type, 0)),
     "square": lambda x: x * x, **{name: _mixed_compare(name) for name in _COMPARISONS},
 }
 UFUNCS = frozenset(_OPERATORS) | frozenset(_LOWERINGS)

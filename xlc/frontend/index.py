@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import XlcIndexError, XlcTypeError
+from ..errors import XlcIndexError, XlcTypeError, XlcValueError
 from ..ir.node import Node, full
 from ..ir.types import Dim, Size, Type, i64
 from .array import Tracer, lift, unwrap, view_of, wrap
@@ -83,7 +83,7 @@ def parse_key(x: Node, key: Any) -> Key:
         else:
             n = x.shape[axis]
             if kind == "slice":
-                k.basic.append(None if value == slice(None) else _slice(value, n, axis))
+                k.basic.append(None if value.start is value.stop is value.step is None else _slice(value, n, axis))
             elif kind == "int" and not advanced:
                 i = known_index(value, n, axis)
                 k.basic.append((i, i + 1, 1))
@@ -193,7 +193,7 @@ def _slice(s: slice, n: Size, axis: int) -> tuple[Size, Size, int]:
     """(start, stop, step) within the axis; ``range(start, stop, step)`` lists the elements."""
     start, stop, step = (_bound(v, axis) for v in (s.start, s.stop, s.step))
     if step == 0:
-        raise XlcIndexError("slice step cannot be zero")
+        raise XlcValueError("slice step cannot be zero")
     if isinstance(step, Dim):
         raise XlcIndexError(f"the step of a slice must be an int, found the symbolic size {step}")
     if isinstance(n, int) and not isinstance(start, Dim) and not isinstance(stop, Dim):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,26 +23,23 @@ from typing import Any
 import numpy as np
 
 from .. import config
-from ..errors import XlcOverflowError, XlcRecursionError, XlcTypeError, XlcValueError
-from ..ir.node import Graph, parameter
+from ..errors import XlcError, XlcOverflowError, XlcRecursionError, XlcTypeError, XlcValueError
+from ..ir.node import Graph, Node, parameter
 from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64, parse_size
+from ..run.native import RETRY, Dispatcher
 from .array import Storage, Tracer, lift
+from .dispatch import leaf_order, result_tree
 from .trace import as_array, current, describe, mark, refuse, tracing
 from .tree import Tree, flatten, paths, unflatten
 
 _WEAK = {bool: bool_, int: i64, float: f64}
 
 
-@dataclass(frozen=True)
 class Spec:
     """The type of an argument, in place of an array: ``xlc.spec(("batch", 784), "f4")``. Names are symbolic sizes."""
 
-    shape: tuple[Size, ...]
-    dtype: DType
-
-    @property
-    def type(self) -> Type:
-        return Type(self.dtype, self.shape)
+    def __init__(self, shape: tuple[Size, ...], dtype: DType):
+        self.type = Type(dtype, shape)
 
     def __repr__(self) -> str:
         return f"spec({self.type})"
@@ -70,7 +66,7 @@ class Signature:
 
     tree: Tree
     leaves: tuple[tuple[Type, bool], ...]
-    static: tuple[tuple[str, type, Any], ...]
+    static: tuple[tuple[str, Any], ...]
     config: tuple[Any, ...]
 
 
@@ -90,7 +86,9 @@ class Lowered:
     owner: Jitted
 
     def compile(self) -> Compiled:
-        program = _compile(self.graph, fuse=self.owner.fuse, device=self.owner.device, donate=self.donate)
+        from ..pipeline import compile_graph  # networkx and llvmlite are imported at the first compilation
+
+        program = compile_graph(self.graph, fuse=self.owner.fuse, device=self.owner.device, donate=self.donate)
         self.owner._count()
         return Compiled(self, program)
 
@@ -104,6 +102,7 @@ class Compiled:
 
     def __init__(self, lowered: Lowered, program: Any):
         self.lowered, self.program = lowered, program
+        self._native: dict[tuple[int, ...], Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -112,7 +111,16 @@ class Compiled:
 
     def run(self, arrays: Sequence[np.ndarray]) -> Any:
         """Flat arrays in, the function's own kind of result out."""
-        return unflatten(self.lowered.out_tree, self.program(*arrays) if self.lowered.graph.results else [])
+        if not self.lowered.graph.results:
+            return unflatten(self.lowered.out_tree, [])
+        return self.native(tuple(range(len(arrays)))).call_flat(arrays)
+
+    def native(self, order: tuple[int, ...]) -> Any:
+        """The program for the call path; ``order[i]`` is the parameter that leaf i of a call fills."""
+        found = self._native.get(order)
+        if found is None:
+            found = self._native[order] = self.program.native(order, result_tree(self.lowered.out_tree))
+        return found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         owner = self.lowered.owner
@@ -151,14 +159,14 @@ class _Call:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    static: tuple[tuple[str, type, Any], ...]
+    static: tuple[tuple[str, Any], ...]
     leaves: list[Any]
     tree: Tree
     paths: list[str]
 
 
 class Jitted:
-    """What ``xlc.jit`` returns. ``compiles`` counts compilations."""
+    """A function with its compiled programs. What ``xlc.jit`` returns is its ``dispatcher``, which looks up here what it does not have itself."""
 
     __name__: str
     __wrapped__: Callable[..., Any]
@@ -177,7 +185,11 @@ class Jitted:
         self.static = self._argument_names(static_argnames, "static_argnames")
         self.donate = self._argument_names(donate, "donate")
         self.dynamic = self._dynamic(dynamic or {})
+        names = list(self.signature.parameters) if self.signature else []
+        self.static_places = frozenset(i for i, n in enumerate(names) if n in self.static), self.static
+        self.method = names[:1] == ["self"]
         self.compiles = 0
+        self.dispatcher = Dispatcher(self.miss, static_argnums=sorted(self.static_places[0]), static_argnames=sorted(self.static), owner=self)
         self._entries: dict[Signature, Compiled] = {}
         self._lock = threading.Lock()
         self._compiling: dict[Signature, threading.Lock] = {}
@@ -218,27 +230,27 @@ class Jitted:
 
     # ------------------------------------------------------------------ the call
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that the call path does not know: the first of its kind, one with arguments that need Python, or one inside a trace."""
         if current() is not None:
             return self.f(*args, **kwargs)  # inside another trace: one program
+        if self.method and args and flatten(args[0])[1].kind == "leaf" and not isinstance(args[0], (np.ndarray, np.generic)):
+            return _bound(self, args[0])(*args[1:], **kwargs)
         call = self._call(args, kwargs)
         found = [self._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
+        arrays = [array for array, _ in found]
         signature = Signature(call.tree, self._types(found, call.paths), call.static, config.key())
         compiled = self._entries.get(signature) or self._compiled(signature, call)
-        arrays = [array for array, _ in found]
-        if compiled.lowered.assumptions and not _hold(compiled.lowered, arrays):
-            fixed = tuple((Type(dtype_of(a.dtype), a.shape), w) for a, w in found)
-            signature = Signature(call.tree, fixed, call.static, signature.config)
-            compiled = self._entries.get(signature) or self._compiled(signature, call)
+        if compiled.lowered.assumptions:
+            if not _hold(compiled.lowered, arrays):
+                fixed = tuple((Type(dtype_of(a.dtype), a.shape), w) for a, w in found)
+                signature = Signature(call.tree, fixed, call.static, signature.config)
+                compiled = self._entries.get(signature) or self._compiled(signature, call)
+        elif compiled.lowered.graph.results:
+            order = leaf_order(args, kwargs, self.static_places, lambda a, k: self._call(a, k).leaves)
+            if self.dispatcher.add(args, kwargs, compiled.native(tuple(order))) is not None:
+                return RETRY
         return compiled.run(arrays)
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """As a method: the instance is a pytree if it is a dataclass, else a constant of the closure."""
-        if instance is None:
-            return self
-        if not isinstance(flatten(instance)[1], Tree) or flatten(instance)[1].kind != "leaf":
-            return types.MethodType(self, instance)
-        return _bound(self, instance)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         if self.signature is None:
@@ -259,7 +271,7 @@ class Jitted:
                 hint = "a list as a tuple" if isinstance(value, list) else "arrays are passed as ordinary arguments" if hasattr(value, "dtype") \
                     else "an immutable value"
                 raise XlcTypeError(f"{self.__name__}(): the static argument {name!r} must be hashable, found {describe(value)}; pass {hint}") from None
-            static.append((name, type(value), value))
+            static.append((name, _typed(value)))
         names = self._leaf_roots(positional)
         holes = {n: v for n, v in zip(names, positional, strict=True) if n.split("[")[0] not in self.static}
         rest = {n: v for n, v in keyword.items() if n not in self.static}
@@ -358,13 +370,27 @@ class Jitted:
             except RecursionError as error:
                 raise XlcRecursionError(f"{self.__name__} calls itself (or nests calls) deeper than Python's recursion limit while it is traced; a "
                                         "condition on traced values cannot end a recursion: let it depend on a static argument") from error
+            except ValueError as error:
+                if isinstance(error.__cause__, XlcError):
+                    raise error.__cause__ from None  # NumPy's "setting an array element with a sequence" hides the cause
+                raise
             mark()
-            leaves, out_tree = flatten(out)
-            results = tuple(_result(leaf, path, self.__name__) for leaf, path in zip(leaves, paths(out_tree, "the result"), strict=True))
+            results, out_tree = self._results(out)
             assumptions = tuple(sorted(trace.assumptions, key=str))
         donate = tuple(i for i, path in enumerate(call.paths) if path.split("[")[0].split(".")[0] in self.donate)
         return Lowered(Graph(tuple(params), results, names_of(self.__name__)), tuple(names), tuple(call.paths), call.tree, out_tree,
                        tuple(w for _, w in signature.leaves), assumptions, donate, self)
+
+    def _results(self, out: Any) -> tuple[tuple[Node, ...], Tree]:
+        """The nodes of what the function returned; errors are about the function, which has returned by now."""
+        code = getattr(self.f, "__code__", None)
+        try:
+            leaves, tree = flatten(out)
+            return tuple(_result(leaf, path, self.__name__) for leaf, path in zip(leaves, paths(tree, "the result"), strict=True)), tree
+        except XlcError as error:
+            if code is None:
+                raise
+            raise type(error)(error.message, (code.co_filename, code.co_firstlineno)) from None
 
     def _with_tracers(self, call: _Call, tracers: list[Tracer]) -> tuple[list[Any], dict[str, Any]]:
         """The call's arguments with tracers in place of arrays, the static ones as they are."""
@@ -409,39 +435,26 @@ def _identifiers(where: Sequence[str]) -> list[str]:
     return out
 
 
-_methods: weakref.WeakKeyDictionary[Any, dict[Any, Jitted]] = weakref.WeakKeyDictionary()
+def _typed(value: Any) -> Any:
+    """A static value as part of a key: 1, 1.0 and True are different ones."""
+    return (type(value), tuple(map(_typed, value)) if isinstance(value, tuple) else value)
 
 
-def _bound(jitted: Jitted, instance: Any) -> Jitted:
+_methods: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
+
+
+def _bound(jitted: Jitted, instance: Any) -> Any:
     """The jitted method of one instance, made once and kept with it."""
     try:
         kept = instance.__dict__.setdefault("__xlc_methods__", {})
     except AttributeError:
         kept = _methods.setdefault(instance, {})
-    found = kept.get(jitted)
+    found = kept.get(id(jitted))
     if found is None:
         first, *_ = list(jitted.signature.parameters) if jitted.signature else [""]
-        found = kept[jitted] = Jitted(jitted.f.__get__(instance), tuple(jitted.static - {first}), tuple(jitted.donate - {first}),
-                                      jitted.dynamic, jitted.fuse, jitted.device)
+        found = kept[id(jitted)] = jit(jitted.f.__get__(instance), static_argnames=tuple(jitted.static - {first}), donate=tuple(jitted.donate - {first}),
+                                       dynamic=jitted.dynamic, fuse=jitted.fuse, device=jitted.device)
     return found
-
-
-def _compile(graph: Graph, *, fuse: bool, device: str | None, donate: tuple[int, ...]) -> Any:
-    try:
-        from ..pipeline import compile_graph
-    except ImportError:
-        return _Interpreted(graph)
-    return compile_graph(graph, fuse=fuse, device=device, donate=donate)
-
-
-class _Interpreted:
-    def __init__(self, graph: Graph):
-        self.graph = graph
-
-    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        from ..ir.interp import interpret
-
-        return interpret(self.graph, *arrays)
 
 
 def jit(f: Callable[..., Any] | None = None, *, static_argnames: Any = (), donate: Any = (), dynamic: Any = None, fuse: bool = True,
@@ -457,5 +470,5 @@ def jit(f: Callable[..., Any] | None = None, *, static_argnames: Any = (), donat
     Raises XlcError subclasses that name the user's line. Arrays of the closure are constants, captured when the function is traced.
     """
     if f is None:
-        return lambda g: Jitted(g, static_argnames, donate, dynamic, fuse, device)
-    return Jitted(f, static_argnames, donate, dynamic, fuse, device)
+        return lambda g: Jitted(g, static_argnames, donate, dynamic, fuse, device).dispatcher
+    return Jitted(f, static_argnames, donate, dynamic, fuse, device).dispatcher

@@ -10,6 +10,7 @@ One trace is current per thread. A value of another trace, or of one that has en
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -66,13 +67,28 @@ class tracing:
 
     def __enter__(self) -> Trace:
         self.outer, _local.trace = _local.trace, self.trace
+        _switched()
         return self.trace
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         _local.trace = self.outer
+        _switched()
         self.trace.alive = False
         self.trace.captured.clear()
         _node_location.loc = None
+
+
+def _switched() -> None:
+    for callback in _callbacks:
+        callback()
+
+
+_callbacks: list[Callable[[], None]] = []
+
+
+def on_switch(callback: Callable[[], None]) -> None:
+    """Call back whenever this thread's current trace changes."""
+    _callbacks.append(callback)
 
 
 def current() -> Trace | None:

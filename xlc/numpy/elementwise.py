@@ -80,12 +80,24 @@ _special("rsqrt", "1 / sqrt(x).")
 @function(np.clip, names=("clip",))
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None, out: None = None, dtype: Any = None) -> Any:
     low, high = (min if a_min is None else a_min), (max if a_max is None else a_max)
-    y = x
-    if low is not None:
-        y = elementwise("maximum", y, low, dtype=dtype)
-    if high is not None:
-        y = elementwise("minimum", y, high, dtype=dtype)
-    return lift(y)
+    x = lift(x)
+    if x.node.dtype.is_int:  # bounds beyond the dtype bound nothing
+        info = np.iinfo(x.dtype)
+        low = None if type(low) is int and low < info.min else low
+        high = None if type(high) is int and high > info.max else high
+    if low is None or high is None:
+        y = x if low is None else elementwise("maximum", x, low, dtype=dtype)
+        return y if high is None else elementwise("minimum", y, high, dtype=dtype)
+    d = loop_dtypes(_CLIP, tuple(map(spec_of, (x, *(v if type(v) in PYTHON else lift(v) for v in (low, high))))), dtype)[-1]
+    nodes = [literal(v, d) if type(v) in PYTHON else cast(unwrap(v), d) for v in (x, low, high)]
+    shape = broadcast_shapes(*(n.shape for n in nodes))
+    value, least, most = (broadcast(n, shape) for n in nodes)
+    if d == bool_:
+        return wrap(emit("bitwise_and", emit("bitwise_or", value, least), most))
+    return wrap(emit("minimum", emit("maximum", value, least), most))
+
+
+_CLIP = np._core.umath.clip  # type: ignore[attr-defined]
 
 
 @function(np.where)
@@ -196,7 +208,7 @@ def sinc(x: Any) -> Any:
     return elementwise("sin", y) / y
 
 
-@function(names=("astype",))
+@function(np.astype)
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, casting: str = "unsafe", device: Any = None) -> Any:
     x, to = lift(x), dtype_from(dtype)
     if casting != "unsafe" and not np.can_cast(x.dtype, to.numpy, casting):

@@ -319,26 +319,26 @@ def _product(x: Node, xs: list[Any], y: Node, ys: list[Any], order: list[Any]) -
 @function(np.linalg.norm, np.linalg.vector_norm, names=("vector_norm",))
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
     """Vector norms, and the Frobenius norm of matrices."""
-    from . import reduce
+    from .reduce import max, min, sum
 
     x = lift(x)
     if not x.node.dtype.is_float:
         x = x * 1.0
     axes = many_axes(axis, x.ndim)
     if ord is None or ord == "fro" or (ord == 2 and (len(axes) == 1 or axis is None and x.ndim == 1)):
-        return elementwise("sqrt", reduce.sum(x * x, axes, keepdims=keepdims))
+        return elementwise("sqrt", sum(x * x, axes, keepdims=keepdims))
     size = elementwise("absolute", x)
     if len(axes) != 1:
         raise XlcTypeError(f"np.linalg.norm of matrices with ord={ord!r} is not supported; there is the Frobenius norm, and vector norms with axis=")
     if ord == np.inf:
-        return reduce.max(size, axes, keepdims=keepdims)
+        return max(size, axes, keepdims=keepdims)
     if ord == -np.inf:
-        return reduce.min(size, axes, keepdims=keepdims)
+        return min(size, axes, keepdims=keepdims)
     if ord == 0:
-        return wrap(cast(reduce.sum(x != 0, axes, keepdims=keepdims).node, x.node.dtype))
+        return wrap(cast(sum(x != 0, axes, keepdims=keepdims).node, x.node.dtype))
     if ord == 1:
-        return reduce.sum(size, axes, keepdims=keepdims)
-    return elementwise("power", reduce.sum(elementwise("power", size, float(ord)), axes, keepdims=keepdims), 1.0 / ord)
+        return sum(size, axes, keepdims=keepdims)
+    return elementwise("power", sum(elementwise("power", size, float(ord)), axes, keepdims=keepdims), 1.0 / ord)
 
 
 @function(np.linalg.matrix_norm, names=("matrix_norm",))

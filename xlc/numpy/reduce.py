@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, unwrap, wrap
 from ..frontend.axes import dtype_from, many_axes, one_axis
-from ..frontend.elementwise import broadcast, cast, elementwise, emit, literal, size_node
+from ..frontend.elementwise import PYTHON, broadcast, cast, elementwise, emit, literal, size_node
 from ..frontend.table import function
 from ..ir.node import Node, full
 from ..ir.types import DType, Size, Type, bool_, dtype_of, f32, f64, i64, product, u64
@@ -44,6 +44,12 @@ def sum_dtype(d: DType) -> DType:
     return i64 if d.kind in "bi" else u64 if d.kind == "u" else d
 
 
+def _initial(value: Any, like: Tracer) -> Tracer:
+    """The start of a reduction, in its dtype."""
+    d = like.node.dtype
+    return wrap(literal(bool(value) if d == bool_ else value, d) if type(value) in PYTHON else cast(unwrap(value), d))
+
+
 def _accumulated(x: Tracer, dtype: Any) -> Tracer:
     return wrap(cast(x.node, sum_dtype(x.node.dtype) if dtype is None else dtype_from(dtype)))
 
@@ -53,7 +59,7 @@ def sum(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims:
     _no_out(out, "sum")
     x = masked(_accumulated(lift(x), dtype), where, 0)
     y = wrap(reduce("sum" if x.node.dtype != bool_ else "any", x.node, axis, keepdims))
-    return y if initial is None else elementwise("add", y, initial)
+    return y if initial is None else elementwise("add", y, _initial(initial, y))
 
 
 @function(np.prod)
@@ -61,7 +67,7 @@ def prod(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims
     _no_out(out, "prod")
     x = masked(_accumulated(lift(x), dtype), where, 1)
     y = wrap(reduce("prod" if x.node.dtype != bool_ else "all", x.node, axis, keepdims))
-    return y if initial is None else elementwise("multiply", y, initial)
+    return y if initial is None else elementwise("multiply", y, _initial(initial, y))
 
 
 def _extreme(name: str, x: Any, axis: Any, out: Any, keepdims: bool, initial: Any, where: Any) -> Any:
@@ -73,12 +79,12 @@ def _extreme(name: str, x: Any, axis: Any, out: Any, keepdims: bool, initial: An
     if initial is None and product(x.node.shape[a] for a in many_axes(axis, x.ndim)) == 0:
         raise XlcValueError(f"zero-size array to reduction operation np.{name} which has no identity; give initial=")
     if where is not None and where is not True:
-        x = select_nodes(where, x, initial, d)
+        x = select_nodes(where, x, _initial(initial, x), d)
     if d == bool_:
         y = wrap(reduce("any" if name == "max" else "all", x.node, axis, keepdims))
     else:
         y = wrap(reduce(name, x.node, axis, keepdims))
-    return y if initial is None else elementwise("maximum" if name == "max" else "minimum", y, initial)
+    return y if initial is None else elementwise("maximum" if name == "max" else "minimum", y, _initial(initial, y))
 
 
 @function(np.max, np.amax)
@@ -228,7 +234,7 @@ def ptp(x: Any, axis: Any = None, out: None = None, keepdims: bool = False) -> A
     return max(x, axis, out, keepdims) - min(x, axis, out, keepdims)
 
 
-@function(np.logaddexp.reduce, names=("logsumexp",))
+@function()
 def logsumexp(x: Any, axis: Any = None, *, keepdims: bool = False, b: None = None) -> Any:
     """log(sum(exp(x))) over ``axis``, without overflow."""
     node = as_float(x)
@@ -331,13 +337,13 @@ def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: None
     return _standard_cumulative("cumulative_prod", x, axis, dtype, include_initial, 1)
 
 
-@function(np.maximum.accumulate)
+@function()
 def cumulative_max(x: Any, axis: Any = 0, dtype: Any = None) -> Any:
     """The largest so far, along ``axis``."""
     return _cumulative("cumulative_max", lift(x), axis, None)
 
 
-@function(np.minimum.accumulate)
+@function()
 def cumulative_min(x: Any, axis: Any = 0, dtype: Any = None) -> Any:
     """The smallest so far, along ``axis``."""
     return _cumulative("cumulative_min", lift(x), axis, None)
