@@ -14,9 +14,9 @@ from xlc.ir.loops import Expr, walk
 from xlc.ir.types import DType
 
 C_TYPES = {"f32": "float", "f64": "double", "i32": "int32_t", "u32": "uint32_t", "i64": "int64_t", "u64": "uint64_t", "bool": "int"}
-INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=",
-         "equal": "==", "not_equal": "!=", "bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^", "bitwise_left_shift": "<<",
-         "bitwise_right_shift": ">>"}
+INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<=", "greater": ">",
+         "greater_equal": ">=", "equal": "==", "not_equal": "!=", "bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^",
+         "bitwise_left_shift": "<<", "bitwise_right_shift": ">>"}
 CALLS = {"fma": "fma", "abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint"}
 PROLOGUE = """#include <stdint.h>
 #include <string.h>
@@ -55,7 +55,7 @@ def statement(e: Expr, args: Sequence[str], tables: list[str]) -> str:
     if name == "cast":
         return f"({C_TYPES[e.dtype.name]}){args[0]}"
     if name == "bitcast":
-        return f"bits_{e.args[0].dtype.name}({args[0]})" if e.args[0].dtype.is_float != e.dtype.is_float else f"({C_TYPES[e.dtype.name]}){args[0]}"
+        return f"bits_{e.args[0].dtype.name}({args[0]})"
     if name == "lookup":
         values = ", ".join(literal(v, e.dtype) for v in e["table"])
         tables.append(f"static const {C_TYPES[e.dtype.name]} table{len(tables)}[] = {{{values}}};")

@@ -2,13 +2,12 @@
 
     python -m benchmarks.minimax exp_f32        prints the coefficients, lowest power first, and the error in bits
 
-``minimax(f, lo, hi, powers)`` fits ``sum c_k x**powers[k]`` to f on [lo, hi] so that the largest error relative to ``scale(x)`` is least. The
-coefficients are rounded to the format one after the other, lowest power first, and those that follow are fitted anew each time.
+``minimax(f, lo, hi, powers)`` fits ``sum c_k x**powers[k]`` to f on [lo, hi] so that the largest error relative to ``scale(x)`` is least.
+The coefficients are rounded to the format one after the other, lowest power first, and those that follow are fitted anew each time.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -54,8 +53,8 @@ def minimax(f: Real, lo: float, hi: float, powers: Sequence[int], dtype: str = "
     weight = scale or f
     done: list[mpf] = []
     for k in range(len(powers) if exact is None else exact + 1):
-        def rest(x: mpf) -> mpf:
-            return f(x) - sum((c * x**p for c, p in zip(done, powers, strict=False)), mpf(0))
+        def rest(x: mpf, known: tuple[mpf, ...] = tuple(done)) -> mpf:
+            return f(x) - sum((c * x**p for c, p in zip(known, powers, strict=False)), mpf(0))
 
         last = k == (len(powers) if exact is None else exact)
         fitted, _ = exchange(rest, weight, lo, hi, powers[k:])

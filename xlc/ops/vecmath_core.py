@@ -157,3 +157,12 @@ def in_double(function: Callable[..., Expr]) -> Callable[..., Expr]:
         return cast(function(*(cast(a, f64) for a in args)), dtype)
 
     return evaluate
+
+
+def by_width(single: Callable[..., Expr], double: Callable[..., Expr]) -> Callable[..., Expr]:
+    """One function out of its f32 and its f64 form."""
+
+    def evaluate(*args: Expr) -> Expr:
+        return (double if args[0].dtype is f64 else single)(*args)
+
+    return evaluate

@@ -9,7 +9,7 @@ conversion to an integer. It is applied as two factors, so that results too smal
 from __future__ import annotations
 
 from ..ir.loops import Expr
-from .vecmath_core import (absolute, bits, fma, format_of, from_bits, horner, inverse_power, power_of_two, quotient, where, with_sign)
+from .vecmath_core import absolute, bits, fma, format_of, from_bits, horner, inverse_power, power_of_two, quotient, where, with_sign
 
 LOG2_E = 1.4426950408889634
 # per mantissa: ln 2 as a head and a tail; (exp(r) - 1 - r) / r**2 on |r| < 0.3467

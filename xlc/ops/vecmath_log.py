@@ -11,8 +11,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.loops import Expr
-from .vecmath_core import (DOUBLE, INF, NAN, absolute, bits, constants, equal, fast_two_sum, fma, format_of, from_bits, horner, inverse_power, sqrt,
-                           two_sum, where, with_sign)
+from .vecmath_core import (
+    DOUBLE,
+    INF,
+    NAN,
+    absolute,
+    bits,
+    constants,
+    equal,
+    fast_two_sum,
+    fma,
+    format_of,
+    from_bits,
+    horner,
+    inverse_power,
+    sqrt,
+    two_sum,
+    where,
+    with_sign,
+)
 from .vecmath_exp import exp
 
 LN2 = 0.6931471805599453

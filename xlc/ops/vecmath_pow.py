@@ -8,8 +8,30 @@ from __future__ import annotations
 
 from ..ir.loops import Expr, const
 from ..ir.types import f32, f64
-from .vecmath_core import (DOUBLE, INF, NAN, absolute, bits, cast, constants, copysign, equal, fast_two_sum, fma, from_bits, horner, nearest,
-                           not_equal, power_of_two, sqrt, trunc, two_product, two_sum, where, with_sign)
+from .vecmath_core import (
+    DOUBLE,
+    INF,
+    NAN,
+    absolute,
+    bits,
+    cast,
+    constants,
+    copysign,
+    equal,
+    fast_two_sum,
+    floor,
+    fma,
+    horner,
+    nearest,
+    not_equal,
+    power_of_two,
+    sqrt,
+    trunc,
+    two_product,
+    two_sum,
+    where,
+    with_sign,
+)
 from .vecmath_exp import clamp, expm1_near, scale, split_exactly
 from .vecmath_log import LN2_HEAD, LN2_TAIL
 from .vecmath_log import split as split_log
@@ -42,8 +64,6 @@ def log_long(a: Expr) -> tuple[Expr, Expr]:
 
 
 def pow(x: Expr, y: Expr) -> Expr:
-    if x.dtype is f32:
-        return cast(pow(cast(x, f64), cast(y, f64)), f32)
     a = absolute(x)
     large, small = log_long(a)
     large = where(a > 0.0, where(a < INF, large, a), where(a >= 0.0, -INF, a))
@@ -52,7 +72,12 @@ def pow(x: Expr, y: Expr) -> Expr:
     r, c, k = split_exactly(clamp(exponent, -800.0, 800.0))
     p = expm1_near(r)
     rest = c + missed
-    size = scale(1 + (p + fma(rest, p, rest)), k)
+    return powered(x, y, scale(1 + (p + fma(rest, p, rest)), k))
+
+
+def powered(x: Expr, y: Expr, size: Expr) -> Expr:
+    """x**y, from the size \|x\|**y that it has where nothing special happens."""
+    a = absolute(x)
     whole = equal(trunc(y), y)
     odd = whole & not_equal(trunc(y * 0.5), y * 0.5)
     size = where(equal(a, 1.0), where(equal(y, y), 1.0, y), size)
@@ -60,24 +85,28 @@ def pow(x: Expr, y: Expr) -> Expr:
     return where(equal(y, 0.0) | equal(x, 1.0), 1.0, signed)
 
 
-def cbrt(x: Expr) -> Expr:
-    a = absolute(x)
+def cube_root_parts(a: Expr) -> tuple[Expr, Expr]:
+    """(m, power): a = m * power**3, power is a power of two, and m lies within [0.7, 5.66]. For positive finite f64."""
     p = split_log(a)
     third = nearest(fma(p.k, 1 / 3, -0.3))
     step = fma(third, -3.0, p.k)
-    m = p.m * where(step > 1.5, 4.0, constants(step > 0.5, 2.0, 1.0, x))
+    m = p.m * where(step > 1.5, 4.0, constants(step > 0.5, 2.0, 1.0, a))
+    return m, power_of_two(bits(third + (DOUBLE.magic + DOUBLE.bias)), DOUBLE.bias)
+
+
+def cbrt(x: Expr) -> Expr:
+    """Halley's iteration, then Newton's with the cube as an exact sum."""
+    a = absolute(x)
+    m, power = cube_root_parts(a)
     y = horner(m, CBRT)
     cube = y * y * y
     y = y * ((cube + 2 * m) / (2 * cube + m))
     square, dsquare = two_product(y, y)
     y = y - (fma(square, y, -m) + dsquare * y) / (3 * square)
-    y = y * power_of_two(bits(third + (DOUBLE.magic + DOUBLE.bias)), DOUBLE.bias)
-    return where((a > 0.0) & (a < INF), with_sign(y, x), x)
+    return where((a > 0.0) & (a < INF), with_sign(y * power, x), x)
 
 
 def rsqrt(x: Expr) -> Expr:
-    if x.dtype is f32:
-        return cast(1 / sqrt(cast(x, f64)), f32)
     small = x < 2.0**-900
     z = where(small, x * 2.0**200, x)
     y = 1 / sqrt(z)
@@ -118,9 +147,8 @@ def nearest_remainder(x: Expr, y: Expr) -> Expr:
         return where(absolute(x) < absolute(y), x, cast(r, f32))
     for power in (1400, 700, 0):
         divisor = b * 2.0**(power // 2) * 2.0**(power - power // 2)
-        fits = divisor < absolute(r)
         for _ in range(14):
-            r = where(fits, fma(-nearest(r / divisor), divisor, r), r)
+            r = where(absolute(r) < divisor, r, fma(-nearest(r / divisor), divisor, r))
     return where(absolute(x) < absolute(y), x, r)
 
 

@@ -1,7 +1,7 @@
 """sin, cos, tan and their inverses.
 
-Arguments of any size are reduced exactly (Payne and Hanek), without a branch: the leading bits of x / (2 pi) count whole turns and are never
-computed. Of 1/(2 pi) only the bits from a position on matter, which depends on the exponent of x:
+Arguments of any size are reduced exactly (Payne and Hanek), without a branch: the leading bits of x / (2 pi) count whole turns and are
+never computed. Of 1/(2 pi) only the bits from a position on matter, which depends on the exponent of x:
 
     f64: x * 2**-32j times frac(2**32j / (2 pi)) in four words of 53 bits, from a table of 31 rows; products are exact pairs
     f32: x times three words of 29 bits and one of 53, from one of two positions; 24 + 29 bits are an exact f64 product
@@ -13,8 +13,29 @@ from __future__ import annotations
 
 from ..ir.loops import Expr, const
 from ..ir.types import f32, f64
-from .vecmath_core import (INF, NAN, absolute, bits, cast, constants, copysign, equal, fast_two_sum, fma, from_bits, horner, nearest, not_equal,
-                           quotient, sqrt, table, two_product, two_sum, where, with_sign)
+from .vecmath_core import (
+    INF,
+    NAN,
+    absolute,
+    bits,
+    cast,
+    constants,
+    copysign,
+    equal,
+    fast_two_sum,
+    fma,
+    from_bits,
+    horner,
+    nearest,
+    not_equal,
+    quotient,
+    sqrt,
+    table,
+    two_product,
+    two_sum,
+    where,
+    with_sign,
+)
 
 TWO_PI, TWO_PI_TAIL = 6.283185307179586, 2.4492935982947064e-16
 # frac(2**(32 j) / (2 pi)) for j = 0..30 as four doubles each, to 212 bits
@@ -116,6 +137,10 @@ def cos_parts(r: Expr, dr: Expr) -> tuple[Expr, Expr]:
     return w, ((1 - w) - half) + fma(z * z, horner(z, COS), -(r * dr))
 
 
+def sum_of(parts: tuple[Expr, Expr]) -> Expr:
+    return parts[0] + parts[1]
+
+
 def sin(x: Expr) -> Expr:
     if x.dtype is f32:
         t = turn_single(x)
@@ -123,8 +148,7 @@ def sin(x: Expr) -> Expr:
         return where(absolute(x) < TINY, x, cast(t * horner(t * t, SIN_TURN), f32))
     q, r, dr = quarter_double(x)
     odd = absolute(q).equals(1.0)
-    s, c = sin_parts(r, dr), cos_parts(r, dr)
-    y = where(odd, c[0] + c[1], s[0] + s[1])
+    y = where(odd, sum_of(cos_parts(r, dr)), sum_of(sin_parts(r, dr)))
     return where(absolute(x) < 2.0**-27, x, where((q < 0.0) & odd | (absolute(q) > 1.5), -y, y))
 
 
@@ -134,8 +158,7 @@ def cos(x: Expr) -> Expr:
         return cast(t * horner(t * t, SIN_TURN), f32)
     q, r, dr = quarter_double(x)
     odd = absolute(q).equals(1.0)
-    s, c = sin_parts(r, dr), cos_parts(r, dr)
-    y = where(odd, s[0] + s[1], c[0] + c[1])
+    y = where(odd, sum_of(sin_parts(r, dr)), sum_of(cos_parts(r, dr)))
     return where((q > 0.0) & odd | (absolute(q) > 1.5), -y, y)
 
 
@@ -146,12 +169,12 @@ def tan(x: Expr) -> Expr:
         a = absolute(t)
         steep = a > 0.125
         a = where(steep, 0.25 - a, a)
-        s, c = a * horner(a * a, SIN_EIGHTH), horner(a * a, COS_EIGHTH)
-        return where(absolute(x) < 2.0**-13, x, cast(with_sign(where(steep, c, s) / where(steep, s, c), t), f32))
+        up, along = a * horner(a * a, SIN_EIGHTH), horner(a * a, COS_EIGHTH)
+        return where(absolute(x) < TINY, x, cast(with_sign(where(steep, along, up) / where(steep, up, along), t), f32))
     q, r, dr = quarter_double(x)
     odd = absolute(q).equals(1.0)
-    s, c = sin_parts(r, dr), cos_parts(r, dr)
-    y = quotient(where(odd, -c[0], s[0]), where(odd, -c[1], s[1]), where(odd, s[0], c[0]), where(odd, s[1], c[1]))
+    (s, ds), (c, dc) = sin_parts(r, dr), cos_parts(r, dr)
+    y = quotient(where(odd, -c, s), where(odd, -dc, ds), where(odd, s, c), where(odd, ds, dc))
     return where(absolute(x) < 2.0**-27, x, y)
 
 
