@@ -50,13 +50,20 @@ def _extent(e: Expr) -> Expr | None:
 def _key(e: Expr) -> str:
     """A text that orders atoms the same way in every process."""
     text = _keys.get(e)
-    if text is None:
-        parts = [e.op.name, *(f"{k}={getattr(v, 'name', v)}" for k, v in e.attrs), *(_key(a) for a in e.args)]
+    stack = [e] if text is None else []
+    while stack:  # not recursive: data of 64 bits can be an arbitrarily deep expression
+        x = stack[-1]
+        missing = [a for a in x.args if a not in _keys]
+        if missing:
+            stack.extend(missing)
+            continue
+        stack.pop()
+        parts = [x.op.name, *(f"{k}={getattr(v, 'name', v)}" for k, v in x.attrs), *(_keys[a] for a in x.args)]
         text = "(" + " ".join(map(str, parts)) + ")"
         if len(text) > 400:
             text = text[:300] + f"#{hash_text(text)}"
-        _keys[e] = text
-    return text
+        _keys[x] = text
+    return text  # type: ignore[return-value]
 
 
 def hash_text(text: str) -> str:
@@ -322,3 +329,29 @@ def _simplified_bool(name: str, args: tuple[Expr, ...]) -> Expr | None:
     if name == "where" and args[0].is_const:
         return args[1] if args[0].value else args[2]
     return None
+
+
+def address_of(shape: Any, index: Any) -> Expr:
+    """The row-major position of an index."""
+    from .loops import const, size
+
+    total = const(0)
+    for s, i in zip(shape, index, strict=True):
+        total = total * size(s) + i
+    return total
+
+
+def unflatten(shape: Any, position: Expr) -> list[Expr]:
+    """The index at a row-major position."""
+    from .loops import const, size
+    from .types import product
+
+    out: list[Expr] = []
+    for d, s in enumerate(shape):
+        inner = size(product(shape[d + 1:]))
+        if s == 1:
+            out.append(const(0))
+        else:
+            q = position // inner
+            out.append(q % size(s) if any(x != 1 for x in shape[:d]) else q)
+    return out

@@ -15,11 +15,11 @@ a contraction joins the group of what follows it (its epilogue) when it is neede
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import networkx as nx
-
+from xlc.errors import XlcError
 from xlc.ir.index import ranges
 from xlc.ir.loops import Expr, size, var, walk
 from xlc.ir.node import Graph, Node
@@ -312,18 +312,29 @@ class _Fuser:
         self.start(n)
 
     def ordered(self) -> tuple[Group, ...]:
-        dag = nx.DiGraph()
-        dag.add_nodes_from(g.number for g in self.groups)
+        """The groups in an order in which they can run: of those that are ready, the one whose first root the program computes first."""
         position = {n: k for k, n in enumerate(self.nodes)}
+        first = [min(position[r] for r in g.roots) for g in self.groups]
+        after: list[set[int]] = [set() for _ in self.groups]
+        waiting = [0] * len(self.groups)
         for g in self.groups:
-            for n in g.at:
-                for a in n.args:
-                    h = self.home.get(a)
-                    if h is not None and h is not g and a not in g.at:
-                        dag.add_edge(h.number, g.number)
-        first = {g.number: min(position[r] for r in g.roots) for g in self.groups}
-        order = nx.lexicographical_topological_sort(dag, key=first.__getitem__)
-        return tuple(self.groups[k] for k in order)
+            sources = {self.home[a].number for n in g.at for a in n.args if a not in g.at and a in self.home}
+            waiting[g.number] = len(sources)
+            for s in sources:
+                after[s].add(g.number)
+        ready = [(first[k], k) for k, count in enumerate(waiting) if not count]
+        heapq.heapify(ready)
+        order: list[Group] = []
+        while ready:
+            _, k = heapq.heappop(ready)
+            order.append(self.groups[k])
+            for h in after[k]:
+                waiting[h] -= 1
+                if not waiting[h]:
+                    heapq.heappush(ready, (first[h], h))
+        if len(order) != len(self.groups):
+            raise XlcError("fusion made groups that need each other; please report this graph", self.nodes[-1].loc)
+        return tuple(order)
 
 
 def fuse(graph: Graph, options: FusionOptions = FusionOptions()) -> Partition:

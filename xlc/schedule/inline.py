@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, const, expr, load, size, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, const, expr, load, walk
 from xlc.ir.node import Node
-from xlc.ir.types import Size, bool_
 
 Index = tuple[Expr, ...]
 
@@ -22,12 +21,7 @@ def flat(node: Node, name: str) -> Buffer:
     return Buffer(name, node.dtype, (node.type.size,))
 
 
-def address(shape: Sequence[Size], index: Sequence[Expr]) -> Expr:
-    """The row-major position of an index."""
-    total = const(0)
-    for s, i in zip(shape, index, strict=True):
-        total = total * size(s) + i
-    return total
+address = ix.address_of
 
 
 class Inliner:
@@ -142,7 +136,3 @@ def collapse(e: Expr, outer: Expr, inner: Expr, joined: Expr, memo: dict[Expr, E
 
 def addresses(values: Iterable[Expr]) -> list[Expr]:
     return [x.args[0] for x in walk(*values) if x.op is LOAD and x["buffer"].space == "global"]
-
-
-def true() -> Expr:
-    return const(True, bool_)

@@ -128,8 +128,8 @@ def _scatter(node: Node, group: Group, buffers: dict[Node, Buffer], machine: Mac
     total = product(node.shape)
     flat = var("i")
     out: list[Stmt] = []
-    index = _unflatten(node.shape, flat)
     with ix.ranges({flat: size(total)}):
+        index = tuple(ix.unflatten(node.shape, flat))
         copy = inliner.value(operand, index)
     out += lanes("v", const(0), size(total), machine.lanes(32) * 4, machine.lanes(32),
                  lambda x: [Store(target, (x,), _at(copy, flat, x))])
@@ -163,11 +163,3 @@ def _at(e: Expr, v: Expr, x: Expr) -> Expr:
     from xlc.ir.loops import substitute
 
     return substitute(e, {v: x})
-
-
-def _unflatten(shape: Sequence[Size], position: Expr) -> tuple[Expr, ...]:
-    out: list[Expr] = []
-    for d, s in enumerate(shape):
-        inner = size(product(shape[d + 1:]))
-        out.append((position // inner) % size(s) if d else position // inner)
-    return tuple(out)

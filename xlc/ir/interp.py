@@ -1,0 +1,225 @@
+"""The slow interpreters: they define what Graphs, Kernels and Plans mean.
+
+    interpret(graph, x, w)                    each node by its operator's ``numpy`` oracle
+    interpret_kernel(kernel, [x], {"n": 8})   statement by statement, lane by lane, every access checked
+    interpret_plan(plan, [x, w])              launches in order over one arena of bytes, poisoned at first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xlc.errors import XlcError, XlcIndexError, XlcTypeError, XlcValueError
+
+from .loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, walk
+from .node import Graph, Node
+from .plan import Plan
+from .types import Dim, Size, Type, dtype_of, evaluate
+
+
+def sizes_from(types: Sequence[Type], arrays: Sequence[np.ndarray]) -> dict[str, int]:
+    """The values of the named sizes, read from arrays."""
+    env: dict[str, int] = {}
+    for t, a in zip(types, arrays, strict=True):
+        for s, n in zip(t.shape, a.shape, strict=True):
+            if isinstance(s, Dim) and len(s.names) == 1 and s == Dim.named(next(iter(s.names))):
+                env.setdefault(next(iter(s.names)), n)
+    return env
+
+
+def _static(value: Any, env: Mapping[str, int]) -> Any:
+    """An attribute with its symbolic sizes replaced by their values."""
+    if isinstance(value, Dim):
+        return value.evaluate(env)
+    return tuple(_static(v, env) for v in value) if isinstance(value, tuple) else value
+
+
+def interpret(graph: Graph, *arrays: Any, sizes: Mapping[str, int] | None = None) -> list[np.ndarray]:
+    """The results of a graph on these arrays. XlcTypeError where an argument or a result is not of the declared type."""
+    if len(arrays) != len(graph.params):
+        raise XlcTypeError(f"the graph takes {len(graph.params)} arguments, not {len(arrays)}")
+    given = [np.asarray(a) for a in arrays]
+    env = {**sizes_from([p.type for p in graph.params], given), **(sizes or {})}
+    values: dict[Node, np.ndarray] = {}
+    for p, a in zip(graph.params, given, strict=True):
+        values[p] = _checked(p, a, env)
+    uses = {n: len(u) for n, u in graph.uses().items()}
+    keep = set(graph.results)
+    for n in graph.nodes():
+        if n in values:
+            continue
+        attrs = {k: _static(v, env) for k, v in n.attrs}
+        values[n] = _checked(n, np.asarray(n.op.numpy(*(values[a] for a in n.args), **attrs)), env)
+        for a in dict.fromkeys(n.args):
+            uses[a] -= 1
+            if not uses[a] and a not in keep:
+                del values[a]
+    return [np.ascontiguousarray(values[r]).reshape(values[r].shape) for r in graph.results]
+
+
+def _checked(n: Node, a: np.ndarray, env: Mapping[str, int]) -> np.ndarray:
+    shape = tuple(evaluate(s, env) for s in n.shape)
+    if dtype_of(a.dtype) is not n.dtype or a.shape != shape:
+        raise XlcTypeError(f"{n.op.name} gave {a.dtype}{list(a.shape)} where its type says {n.type}", n.loc)
+    return a
+
+
+# ------------------------------------------------------------------------------------------------ kernels
+
+
+class _Lanes:
+    """The lanes of a vector loop that are being run together: their positions."""
+
+    def __init__(self, name: str, count: int):
+        self.name, self.values = name, np.arange(count, dtype=np.int64)
+
+
+class _Machine:
+    def __init__(self, kernel: Kernel, memory: dict[Buffer, np.ndarray], sizes: Mapping[str, int]):
+        self.kernel, self.memory, self.sizes = kernel, memory, sizes
+        self.variables: dict[str, np.ndarray] = {}
+
+    def evaluate(self, *roots: Expr) -> list[np.ndarray]:
+        memo: dict[int, np.ndarray] = {}
+        for e in walk(*roots):
+            memo[id(e)] = self.one(e, [memo[id(a)] for a in e.args])
+        return [memo[id(r)] for r in roots]
+
+    def one(self, e: Expr, args: list[np.ndarray]) -> np.ndarray:
+        name = e.op.name
+        if name == "const":
+            return np.asarray(e.value, e.dtype.numpy)
+        if name == "var":
+            if e["name"] not in self.variables:
+                raise XlcError(f"kernel {self.kernel.name}: the variable {e['name']} is not defined here")
+            return self.variables[e["name"]]
+        if name == "size":
+            return np.asarray(self.sizes[e["name"]], np.int64)
+        if e.op is LOAD:
+            return self.load(e, args)
+        args = list(np.broadcast_arrays(*args)) if len({a.shape for a in args}) > 1 else args
+        return np.asarray(e.op.numpy(*args, **dict(e.attrs)))
+
+    def position(self, b: Buffer, index: Sequence[np.ndarray], active: np.ndarray) -> np.ndarray:
+        shape = [evaluate(s, self.sizes) for s in b.shape]
+        at: Any = np.int64(0)
+        for i, n in zip(index, shape, strict=True):
+            bad = active & ((i < 0) | (i >= n))
+            if np.any(bad):
+                raise XlcIndexError(f"kernel {self.kernel.name}: {b.name}[{np.broadcast_to(i, bad.shape)[bad][0]}] is outside 0..{n}")
+            at = at * n + i
+        return np.asarray(at)
+
+    def load(self, e: Expr, args: list[np.ndarray]) -> np.ndarray:
+        b: Buffer = e["buffer"]
+        index, mask = (args[:-1], args[-1]) if e["masked"] else (args, np.asarray(True))
+        if b not in self.memory:
+            raise XlcError(f"kernel {self.kernel.name}: the buffer {b.name} is not declared here")
+        active = mask & self.lane_mask()
+        at = np.where(active, self.position(b, index, active), 0)
+        flat = self.memory[b].reshape(-1)
+        if not flat.size:
+            return np.zeros(at.shape, flat.dtype)
+        return np.where(active, flat[at], np.zeros((), flat.dtype)).astype(flat.dtype)
+
+    def lane_mask(self) -> np.ndarray:
+        return np.asarray(True)
+
+    def run(self, body: Sequence[Stmt]) -> None:
+        declared: list[Buffer] = []
+        for s in body:
+            match s:
+                case Let(name, value):
+                    self.variables[name] = self.evaluate(value)[0]
+                case Local(b):
+                    declared.append(b)
+                    self.memory[b] = _poison(np.empty([evaluate(n, self.sizes) for n in b.shape], b.dtype.numpy))
+                case Store():
+                    self.store(s)
+                case If(condition, then, orelse):
+                    self.run(then if bool(self.evaluate(condition)[0]) else orelse)
+                case Loop():
+                    self.loop(s)
+        for b in declared:
+            del self.memory[b]
+
+    def store(self, s: Store) -> None:
+        *index, value = self.evaluate(*s.index, s.value)
+        mask = self.evaluate(s.mask)[0] if s.mask is not None else np.asarray(True)
+        shape = np.broadcast_shapes(value.shape, mask.shape, *(i.shape for i in index))
+        active = np.broadcast_to(mask, shape)
+        at = np.broadcast_to(self.position(s.buffer, index, active), shape)
+        self.memory[s.buffer].reshape(-1)[at[active]] = np.broadcast_to(value, shape)[active]
+
+    def loop(self, s: Loop) -> None:
+        start, stop = (int(v) for v in self.evaluate(s.start, s.stop))
+        outer = self.variables.get(s.var)
+        if s.kind == "vector":
+            if start or stop > s.width or s.width & (s.width - 1):
+                raise XlcValueError(f"kernel {self.kernel.name}: vector loop {s.var} over {start}..{stop} with width {s.width}")
+            if stop > 0:
+                self.variables[s.var] = np.arange(stop, dtype=np.int64)
+                self.run(s.body)
+        else:
+            for i in range(start, stop, s.step):
+                self.variables[s.var] = np.asarray(i, np.int64)
+                self.run(s.body)
+        if outer is not None:
+            self.variables[s.var] = outer
+
+
+def _poison(a: np.ndarray) -> np.ndarray:
+    """Memory that nobody has written: every byte 0xFF (nan as a float)."""
+    a.reshape(-1).view(np.uint8)[:] = 0xFF
+    return a
+
+
+def interpret_kernel(kernel: Kernel, inputs: Sequence[np.ndarray], sizes: Mapping[str, int] | None = None) -> list[np.ndarray]:
+    """The outputs of a kernel. Inputs are copied; an access out of bounds raises XlcIndexError."""
+    env = dict(sizes or {})
+    memory: dict[Buffer, np.ndarray] = {}
+    for b, a in zip(kernel.inputs, inputs, strict=True):
+        memory[b] = np.ascontiguousarray(a).reshape([evaluate(s, env) for s in b.shape]).copy()
+    for b in kernel.outputs:
+        memory[b] = _poison(np.empty([evaluate(s, env) for s in b.shape], b.dtype.numpy))
+    with np.errstate(all="ignore"):
+        _Machine(kernel, memory, env).run(kernel.body)
+    return [memory[b] for b in kernel.outputs]
+
+
+# ------------------------------------------------------------------------------------------------ plans
+
+
+def interpret_plan(plan: Plan, arrays: Sequence[np.ndarray], sizes: Mapping[str, int] | None = None) -> list[np.ndarray]:
+    """The results of a plan. All temporaries live in one arena of bytes, so a wrong offset shows."""
+    params = sorted((s for s in plan.slots if s.place == "param"), key=lambda s: evaluate(s.at, {}))
+    env = {**sizes_from([s.type for s in params], [np.asarray(a) for a in arrays]), **(sizes or {})}
+
+    def shape(t: Type) -> list[int]:
+        return [evaluate(s, env) for s in t.shape]
+
+    def size_of(value: Size) -> int:
+        return evaluate(value, env)
+
+    arena = _poison(np.empty(size_of(plan.arena), np.uint8))
+    memory: dict[str, np.ndarray] = {}
+    results: dict[int, np.ndarray] = {}
+    for s in plan.slots:
+        if s.place == "param":
+            memory[s.name] = np.array(arrays[size_of(s.at)], s.type.dtype.numpy).reshape(shape(s.type))
+        elif s.place == "const":
+            memory[s.name] = plan.constants[size_of(s.at)].value
+        elif s.place == "result":
+            memory[s.name] = results[size_of(s.at)] = _poison(np.empty(shape(s.type), s.type.dtype.numpy))
+        else:
+            at, count = size_of(s.at), size_of(s.type.bytes)
+            memory[s.name] = arena[at:at + count].view(s.type.dtype.numpy).reshape(shape(s.type))
+    kernels = {k.name: k for k in plan.kernels}
+    for launch in plan.launches:
+        out = interpret_kernel(kernels[launch.kernel], [memory[n] for n in launch.inputs], env)
+        for name, a in zip(launch.outputs, out, strict=True):
+            memory[name][...] = a.reshape(memory[name].shape)
+    return [results[k] for k in sorted(results)]

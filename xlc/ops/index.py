@@ -1,0 +1,246 @@
+"""Indexed access: gathering, scattering, sorting, searching.
+
+    gather {axis}          x, ids              x.shape[:axis] + ids.shape + x.shape[axis+1:]
+    index {axes}           x, ids... (one shape S)   the indexed dimensions are replaced by S, at the place of the first
+    take_along {axis}      x, ids              ids[i, j] picks along the axis, NumPy's take_along_axis
+    scatter {axes, mode}   x, updates, ids...  a copy of x with updates applied one after another, in row-major order of the updates
+
+Ids are already non-negative (the front end wraps negative ones); those out of range are clamped when reading and dropped when writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xlc.errors import XlcTypeError, XlcValueError
+from xlc.ir.loops import Expr, const, size
+from xlc.ir.node import Node, full
+from xlc.ir.op import Op, lookup, register
+from xlc.ir.types import Type, bool_, i64
+
+from .kinds import ALL, NUMBERS, view
+from .scalar import bitwise_and, cast, equal, maximum, minimum, not_equal, where
+
+
+def _check_ids(name: str, *ids: Type) -> None:
+    for t in ids:
+        if not t.dtype.is_int:
+            raise XlcTypeError(f"{name}: indices must be integers, not {t}")
+
+
+def _clamped(i: Expr, n: Any) -> Expr:
+    wide = i if i.dtype is i64 else cast(i, dtype=i64)
+    return maximum(minimum(wide, size(n) - const(1)), const(0))  # type: ignore[no-any-return]
+
+
+def _gather_type(x: Type, ids: Type, axis: int) -> Type:
+    _check_ids("gather", ids)
+    if not 0 <= axis < x.rank:
+        raise XlcValueError(f"gather: axis {axis} is out of range for {x}")
+    return x.with_shape((*x.shape[:axis], *ids.shape, *x.shape[axis + 1:]))
+
+
+def _gather_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
+    x, ids = n.args
+    axis, k = n["axis"], ids.rank
+    chosen = _clamped(read(1, tuple(index[axis:axis + k])), x.shape[axis])
+    return read(0, (*index[:axis], chosen, *index[axis + k:]))  # type: ignore[no-any-return]
+
+
+def _scatter_add(g: Node, like: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Node:
+    """The adjoint of indexing: each cotangent is added where its element came from (ids clamped, as when reading)."""
+    clamped = []
+    for i, a in zip(ids, axes, strict=True):
+        wide = i if i.dtype is i64 else cast(i, dtype=i64)
+        if isinstance(like.shape[a], int):
+            wide = maximum(minimum(wide, like.shape[a] - 1), 0)
+        clamped.append(wide)
+    return scatter(full(like.type, 0), g, *clamped, axes=axes, mode="add")  # type: ignore[no-any-return]
+
+
+gather = view("gather", _gather_type, lambda x, i, axis: np.take(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis), _gather_pull, arity=2, kind="indexed",
+              vjp=lambda g, y, x, i, axis: [_scatter_add(g, x, [i], (axis,)), None])
+
+
+def _index_type(x: Type, *ids: Type, axes: tuple[int, ...]) -> Type:
+    _check_ids("index", *ids)
+    if len(axes) != len(ids) or list(axes) != sorted(set(axes)) or not axes or not 0 <= axes[-1] < x.rank:
+        raise XlcValueError(f"index of {x}: axes {axes} must be ascending, one for each of the {len(ids)} index arrays")
+    if any(t.shape != ids[0].shape for t in ids):
+        raise XlcValueError(f"index: index arrays must have one shape, found {', '.join(map(str, ids))}")
+    rest = [s for d, s in enumerate(x.shape) if d not in axes]
+    return x.with_shape((*rest[:axes[0]], *ids[0].shape, *rest[axes[0]:]))
+
+
+def _index_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
+    x, *ids = n.args
+    axes, k = n["axes"], ids[0].rank
+    first = axes[0]
+    at = tuple(index[first:first + k])
+    chosen = {a: _clamped(read(j + 1, at), x.shape[a]) for j, a in enumerate(axes)}
+    rest = iter([*index[:first], *index[first + k:]])
+    return read(0, tuple(chosen[d] if d in chosen else next(rest) for d in range(x.rank)))  # type: ignore[no-any-return]
+
+
+def _index_array(x: np.ndarray, *ids: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    order = (*axes, *(d for d in range(x.ndim) if d not in axes))
+    picked = x.transpose(order)[tuple(np.clip(i, 0, max(x.shape[a] - 1, 0)) for i, a in zip(ids, axes, strict=True))]
+    k = ids[0].ndim
+    return np.moveaxis(picked, range(k), range(axes[0], axes[0] + k))
+
+
+index = view("index", _index_type, _index_array, _index_pull, arity=None, kind="indexed",
+             vjp=lambda g, y, x, *ids, axes: [_scatter_add(g, x, ids, axes), *(None for _ in ids)])
+
+
+def _along_type(x: Type, ids: Type, axis: int) -> Type:
+    _check_ids("take_along", ids)
+    if x.rank != ids.rank or any(s != t for d, (s, t) in enumerate(zip(x.shape, ids.shape, strict=True)) if d != axis):
+        raise XlcValueError(f"take_along: {ids} does not fit {x} along axis {axis}; all other sizes must agree")
+    return x.with_shape(ids.shape)
+
+
+def _along_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
+    axis = n["axis"]
+    chosen = _clamped(read(1, tuple(index)), n.args[0].shape[axis])
+    return read(0, tuple(chosen if d == axis else i for d, i in enumerate(index)))  # type: ignore[no-any-return]
+
+
+def _along_vjp(g: Node, y: Node, x: Node, ids: Node, axis: int) -> list[Node | None]:
+    iota = lookup("iota")
+    wide = ids if ids.dtype is i64 else cast(ids, dtype=i64)
+    every = [wide if d == axis else iota(shape=ids.shape, axis=d, dtype=i64) for d in range(x.rank)]
+    return [_scatter_add(g, x, every, tuple(range(x.rank))), None]
+
+
+take_along = view("take_along", _along_type, lambda x, i, axis: np.take_along_axis(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis), _along_pull, arity=2,
+                  kind="indexed", vjp=_along_vjp)
+
+# ------------------------------------------------------------------------------------------------ scatter
+
+MODES = ("set", "add", "multiply", "max", "min")
+
+
+def _scatter_type(x: Type, updates: Type, *ids: Type, axes: tuple[int, ...], mode: str) -> Type:
+    if mode not in MODES:
+        raise XlcValueError(f"scatter: mode {mode!r} is not one of {', '.join(MODES)}")
+    expected = _index_type(x, *ids, axes=axes)
+    if updates != expected:
+        raise XlcTypeError(f"scatter into {x}: the updates have type {updates}, the indexed elements {expected}")
+    return x
+
+
+def _scatter_array(x: np.ndarray, updates: np.ndarray, *ids: np.ndarray, axes: tuple[int, ...], mode: str) -> np.ndarray:
+    out, k = x.copy(), ids[0].ndim
+    combine: Any = {"set": lambda a, b: b, "add": np.add, "multiply": np.multiply, "max": np.maximum, "min": np.minimum}[mode]
+    for position in np.ndindex(updates.shape):
+        at = position[axes[0]:axes[0] + k]
+        chosen = dict(zip(axes, (int(i[at]) for i in ids), strict=True))
+        rest = iter([*position[:axes[0]], *position[axes[0] + k:]])
+        where_ = tuple(chosen[d] if d in chosen else next(rest) for d in range(x.ndim))
+        if all(0 <= p < s for p, s in zip(where_, x.shape, strict=True)):
+            with np.errstate(all="ignore"):
+                out[where_] = combine(out[where_], updates[position])
+    return out
+
+
+def _scatter_vjp(g: Node, y: Node, x: Node, u: Node, *ids: Node, axes: tuple[int, ...], mode: str) -> list[Node | None]:
+    none: list[Node | None] = [None] * len(ids)
+    inside = _inside(u, x, ids, axes)
+    at_updates = where(inside, index(g, *ids, axes=axes), full(u.type, 0))
+    if mode == "add":
+        return [g, at_updates, *none]
+    if mode == "set":
+        # the update that was applied last at its place is the one that counts
+        iota, reshape = lookup("iota"), lookup("reshape")
+        count = u.type.size
+        order = reshape(iota(shape=(count,), axis=0, dtype=i64), shape=u.shape)
+        last = scatter(full(Type(i64, x.shape), -1), order, *ids, axes=axes, mode="max")
+        kept = where(last < full(last.type, 0), g, full(x.type, 0))
+        wins = bitwise_and(inside, equal(index(last, *ids, axes=axes), order))
+        return [kept, where(wins, index(g, *ids, axes=axes), full(u.type, 0)), *none]
+    if mode in ("max", "min"):
+        hits_x = cast(equal(x, y), dtype=x.dtype)
+        hits_u = where(bitwise_and(inside, equal(u, index(y, *ids, axes=axes))), full(u.type, 1), full(u.type, 0))
+        count = scatter(hits_x, hits_u, *ids, axes=axes, mode="add")
+        share = g / maximum(count, full(x.type, 1))
+        return [hits_x * share, hits_u * index(share, *ids, axes=axes), *none]
+    factors = scatter(full(x.type, 1), u, *ids, axes=axes, mode="multiply")
+    return [g * factors, where(inside, index(g * y, *ids, axes=axes) / u, full(u.type, 0)), *none]
+
+
+def _inside(u: Node, x: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Node:
+    """Which updates are within bounds, as a tensor of the updates' shape."""
+    k, out = ids[0].rank, None
+    for i, a in zip(ids, axes, strict=True):
+        n = full(i.type, x.shape[a]) if isinstance(x.shape[a], int) else lookup("broadcast")(
+            cast(lookup("extent")(size=x.shape[a]), dtype=i.dtype), shape=i.shape, axes=())
+        ok = bitwise_and(full(i.type, 0) <= i, i < n)
+        out = ok if out is None else bitwise_and(out, ok)
+    return lookup("broadcast")(out, shape=u.shape, axes=tuple(range(axes[0], axes[0] + k)))  # type: ignore[no-any-return]
+
+
+scatter: Any = register(Op("scatter", "indexed", None, _scatter_type, _scatter_array, vjp=_scatter_vjp, dtypes=ALL, exact=True))
+
+# ------------------------------------------------------------------------------------------------ order
+
+
+def _axis_type(x: Type, axis: int, descending: bool = False) -> Type:
+    if not 0 <= axis < x.rank:
+        raise XlcValueError(f"sort: axis {axis} is out of range for {x}")
+    return x
+
+
+def _argsort_array(x: np.ndarray, axis: int, descending: bool = False) -> np.ndarray:
+    if not descending:
+        key = x.astype(np.float32) if x.dtype.kind == "V" else x
+        return np.argsort(key, axis, kind="stable")
+    nan = np.isnan(x.astype(np.float64)) if x.dtype.kind in "fV" else np.zeros(x.shape, bool)
+    ranks = np.unique(x.astype(np.float64) if x.dtype.kind in "fV" else x, return_inverse=True)[1].reshape(x.shape)
+    return np.argsort(np.where(nan, ranks.size + 1, -ranks), axis, kind="stable")
+
+
+def _sort_vjp(g: Node, y: Node, x: Node, axis: int, **attrs: Any) -> list[Node]:
+    order = argsort(x, axis=axis, **attrs)
+    return [take_along.vjp(g, y, x, order, axis=axis)[0]]  # type: ignore[misc]
+
+
+sort: Any = register(Op("sort", "ordered", 1, _axis_type, lambda x, axis, descending=False: np.take_along_axis(x, _argsort_array(x, axis, descending), axis),
+                        vjp=_sort_vjp, dtypes=ALL, exact=True, doc="stable; nan last"))
+argsort: Any = register(Op("argsort", "ordered", 1, lambda x, axis, descending=False: _axis_type(x, axis).with_dtype(i64),
+                           lambda x, axis, descending=False: _argsort_array(x, axis, descending).astype(np.int64),
+                           vjp=lambda g, y, x, axis, **attrs: [None], dtypes=ALL, exact=True, doc="stable; nan last"))
+
+
+def _search_type(a: Type, v: Type, side: str) -> Type:
+    if a.rank != 1 or a.dtype is not v.dtype or side not in ("left", "right") or not isinstance(a.shape[0], int):
+        raise XlcValueError(f"searchsorted needs a one-dimensional array of static size and values of its dtype, found {a} and {v}")
+    return Type(i64, v.shape)
+
+
+def _search_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
+    """Binary search, written out: log2(n) + 1 steps."""
+    a = n.args[0]
+    v, total = read(1, tuple(index)), a.shape[0]
+    low, high = const(0), const(total)
+    for _ in range(int(total).bit_length()):
+        middle = (low + high) >> 1
+        x = read(0, (minimum(middle, const(max(total - 1, 0))),)) if total else v
+        right = ~_before(v, x) if n["side"] == "right" else _before(x, v)
+        right = bitwise_and(right, low < high)
+        low, high = where(right, middle + 1, low), where(right, high, middle)
+    return low
+
+
+def _before(x: Expr, y: Expr) -> Expr:
+    if not x.dtype.is_float:
+        return x < y
+    return (x < y) | (equal(x, x) & not_equal(y, y))  # type: ignore[no-any-return]
+
+
+searchsorted: Any = view("searchsorted", _search_type, lambda a, v, side: np.asarray(np.searchsorted(a, v, side)).astype(np.int64), _search_pull,
+                         arity=2, kind="indexed", vjp=lambda g, y, a, v, side: [None, None])
+_ = (NUMBERS, bool_)

@@ -1,0 +1,87 @@
+"""The contraction: every product of tensors, as StableHLO's dot_general.
+
+    dot(%x: f32[8,64,32], %y: f32[8,32,16]) {contract=((2,), (1,)), batch=((0,), (0,))}: f32[8,64,16]
+
+Result dimensions are: batch, free ones of the left, free ones of the right. Halves accumulate in f32.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import numpy as np
+
+from xlc.errors import XlcTypeError, XlcValueError
+from xlc.ir.node import Node
+from xlc.ir.op import Op, lookup, register
+from xlc.ir.types import Type
+
+from .kinds import ALL
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _infer(a: Type, b: Type, contract: Pair, batch: Pair) -> Type:
+    (lc, rc), (lb, rb) = contract, batch
+    if a.dtype is not b.dtype:
+        raise XlcTypeError(f"dot needs operands of one dtype, found {a} and {b}")
+    if len(lc) != len(rc) or len(lb) != len(rb):
+        raise XlcValueError(f"dot: contract {contract} and batch {batch} must pair dimensions of both operands")
+    for kind, left, right in (("contracted", lc, rc), ("batch", lb, rb)):
+        for i, j in zip(left, right, strict=True):
+            if a.shape[i] != b.shape[j]:
+                raise XlcValueError(f"dot: {kind} dimensions differ: {a} has {a.shape[i]} in dimension {i}, {b} has {b.shape[j]} in dimension {j}")
+    free = [s for d, s in enumerate(a.shape) if d not in lc and d not in lb] + [s for d, s in enumerate(b.shape) if d not in rc and d not in rb]
+    return Type(a.dtype, (*(a.shape[d] for d in lb), *free))
+
+
+def _array(a: np.ndarray, b: np.ndarray, contract: Pair, batch: Pair) -> np.ndarray:
+    (lc, rc), (lb, rb) = contract, batch
+    letters = iter(string.ascii_letters)
+    left, right, out = [""] * a.ndim, [""] * b.ndim, []
+    for i, j in zip(lb, rb, strict=True):
+        left[i] = right[j] = next(letters)
+        out.append(left[i])
+    for i, j in zip(lc, rc, strict=True):
+        left[i] = right[j] = next(letters)
+    for side in (left, right):
+        for d, c in enumerate(side):
+            if not c:
+                side[d] = next(letters)
+                out.append(side[d])
+    wide = np.float64 if a.dtype.kind in "fV" else a.dtype
+    with np.errstate(all="ignore"):
+        subscripts = f"{''.join(left)},{''.join(right)}->{''.join(out)}"
+        if a.dtype.kind == "b":
+            return np.einsum(subscripts, a.astype(np.int64), b.astype(np.int64)) != 0
+        return np.asarray(np.einsum(subscripts, a.astype(wide), b.astype(wide))).astype(a.dtype)
+
+
+def _free(rank: int, *used: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(d for d in range(rank) if not any(d in u for u in used))
+
+
+def _vjp(g: Node, y: Node, a: Node, b: Node, contract: Pair, batch: Pair) -> list[Node]:
+    (lc, rc), (lb, rb) = contract, batch
+    left, right, n = _free(a.rank, lc, lb), _free(b.rank, rc, rb), len(lb)
+    g_batch, g_left = tuple(range(n)), tuple(range(n, n + len(left)))
+    g_right = tuple(range(n + len(left), n + len(left) + len(right)))
+    # d/da: contract g with b over b's free dimensions; the result has dimensions batch, left, contracted (in b's order)
+    da = dot(g, b, contract=(g_right, right), batch=(g_batch, rb))
+    order = sorted(range(len(rc)), key=lambda k: rc[k])
+    da = _placed(da, (*lb, *left, *(lc[k] for k in order)))
+    # d/db: contract a with g over a's free dimensions; the result has dimensions batch, contracted (in a's order), right
+    db = dot(a, g, contract=(left, g_left), batch=(lb, g_batch))
+    order = sorted(range(len(lc)), key=lambda k: lc[k])
+    return [da, _placed(db, (*rb, *(rc[k] for k in order), *right))]
+
+
+def _placed(x: Node, where: tuple[int, ...]) -> Node:
+    """Dimension k of x becomes dimension where[k]."""
+    if where == tuple(range(len(where))):
+        return x
+    return lookup("transpose")(x, axes=tuple(where.index(d) for d in range(len(where))))  # type: ignore[no-any-return]
+
+
+dot: Any = register(Op("dot", "contraction", 2, _infer, _array, vjp=_vjp, dtypes=ALL))
