@@ -1,4 +1,7 @@
-"""Builds the extension xlc._xlc from csrc/ (C++17) and runtime/ (C11). Where that fails, the package installs without it and calls compiled code from Python."""
+"""Builds the extension xlc._xlc from csrc/ (C++17) and runtime/ (C11).
+
+Where that fails, the package installs without it and calls compiled code from Python.
+"""
 
 import glob
 import os
@@ -42,8 +45,9 @@ class BuildExt(build_ext):
         super().copy_extensions_to_source()
 
     def without(self, error: Exception) -> None:
-        print(f"xlc: the C++ extension was not built ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
-              "installing without it: calls go through the slower Python path", file=sys.stderr)
+        why = (str(error).splitlines() or ["no message"])[0]
+        print(f"xlc: the C++ extension was not built ({type(error).__name__}: {why}); installing without it: "
+              "calls go through the slower Python path", file=sys.stderr)
 
 
 class BuildPy(build_py):
