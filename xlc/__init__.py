@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from . import aot, config, errors, nn, numpy
     from .errors import XlcError, XlcIndexError, XlcOverflowError, XlcTypeError, XlcValueError
     from .frontend.jit import jit, spec
-    from .transform.grad import custom_vjp, grad, stop_gradient, value_and_grad, vjp
+    from .frontend.grad import custom_vjp, grad, stop_gradient, value_and_grad, vjp
 
 _WHERE = {  # public name -> module that has it; imported when first used, so that `import xlc` stays quick
     **dict.fromkeys(("jit", "spec"), ".frontend.jit"),
-    **dict.fromkeys(("grad", "value_and_grad", "vjp", "stop_gradient", "custom_vjp"), ".transform.grad"),
+    **dict.fromkeys(("grad", "value_and_grad", "vjp", "stop_gradient", "custom_vjp"), ".frontend.grad"),
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }
 _MODULES = ("aot", "config", "errors", "nn", "numpy")
