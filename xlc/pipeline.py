@@ -86,19 +86,30 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
         done.seconds[name] = time.perf_counter() - start
         return out
 
-    from xlc.ir.verify import check_after  # cheap when XLC_CHECK is 0
-
     for p in GRAPH_PASSES:
-        before = graph
         graph = timed(p.name, lambda p=p, g=graph: p.run(g, options, backend))  # type: ignore[misc]
         done.graphs[p.name] = graph
-        check_after(p.name, before, graph)
+        check(p.name, graph)
     knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions)
     done.partition = timed("fuse", lambda: fuse(graph, knobs) if options.fuse else separate(graph))
     done.steps = timed("lower", lambda: tuple(backend.lower(g) for g in done.partition.groups))  # type: ignore[union-attr]
     done.plan = timed("memory", lambda: plan_memory(graph, done.steps, options.donate))
-    check_after("memory", graph, done.plan)
+    check("memory", done.plan)
     return done
+
+
+def check(name: str, value: Graph | Plan) -> None:
+    """With XLC_CHECK, the independent verifiers run on the output of every pass."""
+    if not config.check:
+        return
+    from xlc.ir.verify import verify_graph, verify_kernel, verify_plan
+
+    if isinstance(value, Graph):
+        verify_graph(value)
+    else:
+        verify_plan(value)
+        for k in value.kernels:
+            verify_kernel(k)
 
 
 def own_results(graph: Graph) -> Graph:

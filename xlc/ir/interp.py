@@ -70,13 +70,6 @@ def _checked(n: Node, a: np.ndarray, env: Mapping[str, int]) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ kernels
 
 
-class _Lanes:
-    """The lanes of a vector loop that are being run together: their positions."""
-
-    def __init__(self, name: str, count: int):
-        self.name, self.values = name, np.arange(count, dtype=np.int64)
-
-
 class _Machine:
     def __init__(self, kernel: Kernel, memory: dict[Buffer, np.ndarray], sizes: Mapping[str, int]):
         self.kernel, self.memory, self.sizes = kernel, memory, sizes

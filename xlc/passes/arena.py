@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.sizes import at, at_most
-from ..ir.types import Dim, Size
+from ..ir.types import Dim, Monomial, Size
 
 SAMPLES = (64, 1, 1000)  # values of the names at which symbolic solutions are compared, the first before the others
 SEARCH_WORK = 200_000  # how many pairs of buffers the search for a better arena may look at
@@ -55,10 +55,7 @@ def pack(spans: Sequence[Span]) -> tuple[list[Size], Size]:
     if not live:
         return offsets, 0
     kept = [spans[k] for k in live]
-    if all(isinstance(s.bytes, int) for s in kept):
-        found, total = _pack_static(kept)
-    else:
-        found, total = _pack_symbolic(kept)
+    found, total = (_pack_static if all(isinstance(s.bytes, int) for s in kept) else _pack_symbolic)(kept)
     for k, o in zip(live, found, strict=True):
         offsets[k] = o
     return offsets, total
@@ -187,12 +184,12 @@ class _Forms:
     """Sizes as tuples of coefficients: sums and proofs between them are what placing spends its time on."""
 
     def __init__(self, sizes: Sequence[Size]):
-        self.monomials = sorted({m for s in sizes for m in (dict(s.terms) if isinstance(s, Dim) else {(): 0})} | {()}, key=str)
+        self.monomials: list[Monomial] = sorted({m for s in sizes if isinstance(s, Dim) for m, _ in s.terms} | {()}, key=str)
         self.samples = [[at(Dim({m: 1}), v) for m in self.monomials] for v in SAMPLES]
         self.proved: dict[Form, bool] = {}
 
     def of(self, size: Size) -> Form:
-        terms = dict(size.terms) if isinstance(size, Dim) else {(): size}
+        terms: dict[Monomial, int] = dict(size.terms) if isinstance(size, Dim) else {(): size}
         return tuple([terms.get(m, 0) for m in self.monomials])
 
     def size(self, form: Form) -> Size:

@@ -51,7 +51,11 @@ def _is_known(n: Node, real: dict[Node, frozenset[Node]]) -> bool:
         return True
     if n.op.name == "parameter" or n.op.kind in ("control", "composite") or not n.type.is_static:
         return False
-    return all(a in real for a in n.args) and n.type.bytes <= LARGEST_STEP and _work(n) <= MOST_WORK
+    return all(a in real for a in n.args) and _bytes(n) <= LARGEST_STEP and _work(n) <= MOST_WORK
+
+
+def _bytes(n: Node) -> int:
+    return int(n.type.bytes)  # static
 
 
 def _work(n: Node) -> int:
@@ -70,5 +74,5 @@ def _frontier(graph: Graph, real: dict[Node, frozenset[Node]]) -> list[Node]:
 
 
 def _worth_it(n: Node, arrays: frozenset[Node], largest: int) -> bool:
-    source = sum(int(a.type.bytes) for a in arrays)
-    return n.op.name != "broadcast" and source > 0 and n.type.bytes <= min(largest, max(SMALL, GROWTH * source))
+    source = sum(_bytes(a) for a in arrays)
+    return n.op.name != "broadcast" and source > 0 and _bytes(n) <= min(largest, max(SMALL, GROWTH * source))

@@ -98,7 +98,8 @@ def _writers(graph: Graph, steps: Sequence[Step]) -> dict[Node, int]:
                                     "constants are there from the start")
         for n in s.outputs:
             if n in writer or n.op.name in ("parameter", "constant"):
-                raise XlcValueError(f"memory: step {k} ({s.kernel.name}) writes {n}, which {'is an input' if n not in writer else 'was written'}")
+                what = "was written before" if n in writer else "is an input"
+                raise XlcValueError(f"memory: step {k} ({s.kernel.name}) writes {n}, which {what}")
             writer[n] = k
     for r in graph.results:
         if r not in writer:

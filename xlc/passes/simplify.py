@@ -68,8 +68,8 @@ def represents(narrow: DType, wide: DType) -> bool:
 
 
 def _cast_twice_is_once(m: Match) -> bool:
-    """x -> middle -> result equals x -> result: the middle holds every x, and the second cast treats it as it would x (integers wrap, floats
-    saturate)."""
+    """x -> middle -> result equals x -> result: the middle holds every x, and the second cast treats it as it would x (integers wrap,
+    floats saturate)."""
     start, middle, end = m.x.dtype, m.root.args[0].dtype, m.root.dtype
     wraps_or_not = start.is_int and middle.is_float and end.is_int and not represents(start, end)
     return represents(start, middle) and not wraps_or_not
@@ -127,7 +127,7 @@ EXACT = [
     Rule("subtract_from_negative_zero", P.subtract(-0.0, x), P.negative(x), dtypes=FLOATS),
     Rule("negative_negative", P.negative(P.negative(x)), x, dtypes=NUMBERS),
     Rule("negative_subtract", P.negative(P.subtract(x, y)), P.subtract(y, x), dtypes=INTEGERS),
-    Rule("abs_negative", P.abs(P.negative(x)), P.abs(x), dtypes=NUMBERS),
+    Rule("abs_negative", P.abs(P.negative(x)), P.abs(x), dtypes=SIGNED),
     Rule("abs_abs", P.abs(P.abs(x)), P.abs(x), dtypes=NUMBERS),
     Rule("square_negative", P.square(P.negative(x)), P.square(x), dtypes=NUMBERS),
     Rule("square_abs", P.square(P.abs(x)), P.square(x), dtypes=NUMBERS),
@@ -139,7 +139,7 @@ EXACT = [
     Rule("pow_four", P.pow(x, 4), _product(4), ulps=3, dtypes=NUMBERS),
     Rule("pow_minus_one", P.pow(x, -1), P.divide(1, x), dtypes=FLOATS, ulps=1),
     # minimum, maximum
-    *(Rule(f"{op}_itself", Pattern(op, (x, x)), x) for op in ("minimum", "maximum", "bitwise_and", "bitwise_or", "logical_and", "logical_or")),
+    *(Rule(f"{op}_itself", Pattern(op, (x, x)), x) for op in ("minimum", "maximum", "bitwise_and", "bitwise_or")),
     *(Rule(f"{op}_twice", Pattern(op, (Pattern(op, (x, y)), y)), Pattern(op, (x, y))) for op in ("minimum", "maximum")),
     # bits and truth values
     Rule("and_zero", P.bitwise_and(x, 0), 0, dtypes=INTEGERS),
@@ -149,12 +149,11 @@ EXACT = [
     Rule("xor_itself_bool", P.bitwise_xor(x, x), False, dtypes=BOOL),
     Rule("xor_true", P.bitwise_xor(x, True), P.bitwise_not(x), dtypes=BOOL),
     Rule("xor_false", P.bitwise_xor(x, False), x, dtypes=BOOL),
-    *(Rule(f"{op}_true", Pattern(op, (x, True)), x, dtypes=BOOL) for op in ("bitwise_and", "logical_and")),
-    *(Rule(f"{op}_false", Pattern(op, (x, False)), False, dtypes=BOOL) for op in ("bitwise_and", "logical_and")),
-    *(Rule(f"{op}_true", Pattern(op, (x, True)), True, dtypes=BOOL) for op in ("bitwise_or", "logical_or")),
-    *(Rule(f"{op}_false", Pattern(op, (x, False)), x, dtypes=BOOL) for op in ("bitwise_or", "logical_or")),
+    Rule("and_true", P.bitwise_and(x, True), x, dtypes=BOOL),
+    Rule("and_false", P.bitwise_and(x, False), False, dtypes=BOOL),
+    Rule("or_true", P.bitwise_or(x, True), True, dtypes=BOOL),
+    Rule("or_false", P.bitwise_or(x, False), x, dtypes=BOOL),
     Rule("not_not", P.bitwise_not(P.bitwise_not(x)), x),
-    Rule("logical_not_not", P.logical_not(P.logical_not(x)), x, dtypes=BOOL),
     *(Rule(f"{op}_zero", Pattern(op, (x, 0)), x, dtypes=INTEGERS) for op in ("bitwise_left_shift", "bitwise_right_shift")),
     # comparisons
     *(Rule(f"{op}_itself", Pattern(op, (x, x)), True, dtypes=INTEGERS_AND_BOOL) for op in ("equal", "less_equal", "greater_equal")),
@@ -180,7 +179,7 @@ EXACT = [
     # whole tensors
     Rule("stop_gradient", P.stop_gradient(x), x),
     Rule("uniform_constant", P.constant(), _uniform, examples=(P.constant(value=Array(np.full((2, 3), -0.0))),), dtypes=(f64,)),
-    Rule("fold_full", Pattern("*", ()), _fold_full, examples=(P.add(Fill(3), Fill(4)), P.less(Fill(3), Fill(4)), P.where(Fill(1), Fill(2), Fill(3)))),
+    Rule("fold_full", Pattern("*", ()), _fold_full, dtypes=NUMBERS, examples=(P.add(Fill(3), Fill(4)), P.less(Fill(3), Fill(4)))),
 ]
 
 FAST = [

@@ -3,7 +3,7 @@
     %0: f32[8,1] = reshape(%x) {shape=(8, 1)}
     %1: f32[8,5] = broadcast(%0) {axes=(0, 1), shape=(8, 5)}      ->  broadcast(%x) {axes=(0,), shape=(8, 5)}
 
-All of them are exact: they move values, they do not compute (except ``dot_transpose``, which leaves the products and their order as they are).
+All of them are exact: they move values, they do not compute (except ``dot_transpose``, which leaves the products as they are).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..ir.node import Node, apply, full, make
 from ..ir.op import lookup
-from ..ir.rewrite import FLOATS, INTEGERS, Arg, Fill, Match, P, Pattern, Rule, Var
+from ..ir.rewrite import FLOATS, INTEGERS, Arg, Fill, Match, P, Pattern, Replacement, Rule, Var
 from ..ir.types import DTYPES, Dim, DType, i64
 
 x, y = Var("x"), Var("y")
@@ -200,6 +200,10 @@ def _merged(op: str, dtypes: tuple[DType, ...], fast: bool = False) -> Rule:
                 examples=(Pattern(op, (Pattern(op, (Arg((2, 3, 4)),), (("axes", (0,)),)),), (("axes", (1,)),)),))
 
 
+def _reduction(name: str, pattern: Pattern, replacement: Replacement, *examples: Pattern) -> Rule:
+    return Rule(name, pattern, replacement, examples=examples)
+
+
 _REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
 _M23, _M34 = Arg((2, 3)), Arg((3, 4))
 _IDS = Arg((2,), i64)
@@ -214,7 +218,8 @@ VIEW_RULES = [
     _view("take_along", P.take_along(), P.take_along(Fill(2, (5,)), _IDS, axis=0)),
     Rule("concat_fulls", P.concat(), _of_equal_fulls, examples=(P.concat(Fill(2, (2,)), Fill(2, (3,)), axis=0),)),
     Rule("pad_fulls", P.pad(), _of_equal_fulls, examples=(P.pad(Fill(2, (2,)), Fill(2, ()), low=(1,), high=(0,)),)),
-    *(Rule(f"{op}_full", Pattern(op, ()), _reduce_full, examples=(Pattern(op, (Fill(1, (2, 3)),), (("axes", (1,)),)),)) for op in _REDUCTIONS[2:]),
+    *(_reduction(f"{op}_full", Pattern(op, ()), _reduce_full, Pattern(op, (Fill(1, (2, 3)),), (("axes", (1,)),)))
+      for op in _REDUCTIONS[2:]),
     # transpose
     Rule("transpose_identity", P.transpose(x, axes=a), x, when=lambda m: m.a == tuple(range(m.x.rank)),
          examples=(P.transpose(_M23, axes=(0, 1)),)),
@@ -226,14 +231,16 @@ VIEW_RULES = [
          examples=(P.transpose(P.broadcast(_M23, axes=(0, 1), shape=(2, 3, 4)), axes=(2, 0, 1)),)),
     # reshape
     Rule("reshape_identity", P.reshape(x), x, when=lambda m: m.x.shape == m.root.shape, examples=(P.reshape(_M23, shape=(2, 3)),)),
-    Rule("reshape_reshape", P.reshape(P.reshape(x)), P.reshape(x, shape=_shape), examples=(P.reshape(P.reshape(_M23, shape=(6,)), shape=(3, 2)),)),
+    Rule("reshape_reshape", P.reshape(P.reshape(x)), P.reshape(x, shape=_shape),
+         examples=(P.reshape(P.reshape(_M23, shape=(6,)), shape=(3, 2)),)),
     Rule("reshape_broadcast_scalar", P.reshape(P.broadcast(x)), P.broadcast(x, shape=_shape, axes=()), when=lambda m: m.x.rank == 0,
          examples=(P.reshape(P.broadcast(Arg(()), axes=(), shape=(2, 3)), shape=(6,)),)),
     # broadcast
     Rule("broadcast_identity", P.broadcast(x, axes=a), x, when=_is_identity, examples=(P.broadcast(_M23, axes=(0, 1), shape=(2, 3)),)),
     Rule("broadcast_ones", P.broadcast(x, axes=a), P.reshape(x, shape=_shape), when=_adds_ones,
          examples=(P.broadcast(_M23, axes=(1, 3), shape=(1, 2, 1, 3)),)),
-    Rule("broadcast_broadcast", P.broadcast(P.broadcast(x, axes=a), axes=b), P.broadcast(x, shape=_shape, axes=lambda m: tuple(m.b[k] for k in m.a)),
+    Rule("broadcast_broadcast", P.broadcast(P.broadcast(x, axes=a), axes=b),
+         P.broadcast(x, shape=_shape, axes=lambda m: tuple(m.b[k] for k in m.a)),
          examples=(P.broadcast(P.broadcast(Arg((3,)), axes=(1,), shape=(2, 3)), axes=(0, 2), shape=(2, 4, 3)),)),
     Rule("broadcast_reshape", P.broadcast(P.reshape(x), axes=a), _broadcast_reshaped,
          examples=(P.broadcast(P.reshape(Arg((3,)), shape=(3, 1)), axes=(0, 1), shape=(3, 5)),)),
@@ -251,11 +258,12 @@ VIEW_RULES = [
          examples=(P.slice(P.concat(_M23, Arg((4, 3)), axis=0), start=(3, 1), stop=(5, 3), step=(1, 1)),)),
     Rule("pad_nothing", P.pad(x, y), x, when=_pads_nothing, examples=(P.pad(_M23, Arg(()), low=(0, 0), high=(0, 0)),)),
     Rule("concat_one", P.concat(x), x, examples=(P.concat(_M23, axis=0),)),
-    Rule("gather_iota", P.gather(x, P.iota()), x, when=_gathers_all, examples=(P.gather(_M23, P.iota(shape=(2,), axis=0, dtype=i64), axis=0),)),
+    Rule("gather_iota", P.gather(x, P.iota()), x, when=_gathers_all,
+         examples=(P.gather(_M23, P.iota(shape=(2,), axis=0, dtype=i64), axis=0),)),
     # reductions, cumulative operators, contractions
-    *(Rule(f"{op}_nothing", Pattern(op, (x,), (("axes", ()),)), x, examples=(Pattern(op, (_M23,), (("axes", ()),)),)) for op in _REDUCTIONS),
-    *(Rule(f"{op}_ones", Pattern(op, (x,)), _reduce_ones,
-           examples=(Pattern(op, (Arg((2, 1, 3)),), (("axes", (1,)),)), Pattern(op, (Arg((2, 1, 3)),), (("axes", (1, 2)),)))) for op in _REDUCTIONS),
+    *(_reduction(f"{op}_nothing", Pattern(op, (x,), (("axes", ()),)), x, Pattern(op, (_M23,), (("axes", ()),))) for op in _REDUCTIONS),
+    *(_reduction(f"{op}_ones", Pattern(op, (x,)), _reduce_ones,
+                 *(Pattern(op, (Arg((2, 1, 3)),), (("axes", axes),)) for axes in ((1,), (1, 2)))) for op in _REDUCTIONS),
     *(_merged(op, ALL) for op in _REDUCTIONS[2:]),
     *(_merged(op, INTEGERS) for op in _REDUCTIONS[:2]),
     *(_merged(op, FLOATS, fast=True) for op in _REDUCTIONS[:2]),

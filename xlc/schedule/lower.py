@@ -8,7 +8,7 @@ The kind of the group chooses the lowering; each returns the statements of the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from xlc.ir.loops import LOAD, Buffer, Kernel, Stmt, expressions, statements, walk
 from xlc.ir.loops import Store as StoreStmt
@@ -18,6 +18,7 @@ from xlc.ir.types import Dim
 from xlc.passes.fuse import Group
 from xlc.passes.memory import Step
 
+from .contract import lower_contraction
 from .inline import flat
 from .map import lower_map
 from .ordered import lower_ordered
@@ -26,18 +27,13 @@ from .reduce import lower_reduction
 Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | None"]
 
 
-def lower(group: Group, machine: Machine, rules: Mapping[str, Lowering] | None = None) -> Step:
-    """The kernel of a group. ``rules`` may claim a kind first (a backend's contraction schedule); None from a rule means: not this one."""
-    rules = rules or {}
+def lower(group: Group, machine: Machine) -> Step:
+    """The kernel of a group, by the first lowering of its kind that takes it."""
     inputs = [a for n in group.at for a in n.args if a not in group.at]
     inputs = list(dict.fromkeys(inputs))
     outputs = list(group.roots)
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
-    body = None
-    if group.kind in rules:
-        body = rules[group.kind](group, buffers, machine)
-    if body is None:
-        body = _DEFAULT[group.kind](group, buffers, machine)
+    body = next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, buffers, machine)) is not None)
     used = {e["buffer"] for s in statements(body) for e in walk(*expressions(s)) if e.op is LOAD}
     inputs = [n for n in inputs if buffers[n] in used]
     kernel = _canonical(body, [buffers[n] for n in inputs], [buffers[n] for n in outputs], group)
@@ -78,5 +74,6 @@ def describe(group: Group) -> str:
     return "+".join(head) + (f"+{len(names) - 6} more" if len(names) > 6 else "")
 
 
-_DEFAULT: dict[str, Lowering] = {"map": lower_map, "reduction": lower_reduction, "contraction": lower_reduction, "ordered": lower_ordered,
-                                 "indexed": lower_ordered}
+_LOWERINGS: dict[str, tuple[Lowering, ...]] = {
+    "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
+    "ordered": (lower_ordered,), "indexed": (lower_ordered,)}
