@@ -85,13 +85,16 @@ class Code:
 
 
 _load_lock = threading.Lock()
+_context: Any = None  # of the empty modules: lives on, for the garbage collector might free a context of their own before the engine that needs it
 
 
 def load(objects: Sequence[bytes], names: Sequence[str]) -> Code:
     """Object files (for this machine) linked together in memory; ``names`` are the functions whose addresses are wanted."""
+    global _context
     binding = llvm.binding()
     with _load_lock:
-        empty = binding.parse_assembly("", binding.create_context())
+        _context = _context or binding.create_context()
+        empty = binding.parse_assembly("", _context)
         machine = binding.Target.from_triple(host().triple).create_target_machine(cpu="", features="", opt=0, reloc="pic", codemodel="default", jit=True)
         engine = binding.create_mcjit_compiler(empty, machine)
         for data in objects:
