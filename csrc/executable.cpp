@@ -66,24 +66,20 @@ void read_params(Program &p, py::handle params) {
   }
 }
 
-// The parameter slots, filled by leaves or constants: each once.
+// The parameter slots, filled by leaves, each once; and the constants, whose addresses follow those of the results.
 void read_slots(Program &p, py::handle constants) {
-  std::vector<int> filled = p.slots;
-  if (!constants.is_none()) {
-    for (auto item : py::cast<py::dict>(constants)) {
-      const int slot = py::cast<int>(item.first);
-      PyObject *array = PyArray_FromAny(item.second.ptr(), nullptr, 0, 0, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_ENSUREARRAY, nullptr);
-      if (!array) throw py::error_already_set();
-      p.constants.emplace_back(size_t(slot), py::reinterpret_steal<py::object>(array));
-      filled.push_back(slot);
-    }
+  const std::vector<int> &filled = p.slots;
+  for (auto item : py::reinterpret_borrow<py::sequence>(constants)) {
+    PyObject *array = PyArray_FromAny(py::object(item).ptr(), nullptr, 0, 0, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_ENSUREARRAY, nullptr);
+    if (!array) throw py::error_already_set();
+    p.constants.push_back(py::reinterpret_steal<py::object>(array));
   }
   for (int slot : filled)
     if (slot >= 0) p.parameters++;
   std::vector<bool> seen(p.parameters);
   for (int slot : filled) {
     if (slot < -1 || slot >= int(p.parameters) || (slot >= 0 && seen[size_t(slot)]))
-      throw std::invalid_argument("params and constants must fill the parameter slots 0, 1, ... once each; found slot " + std::to_string(slot));
+      throw std::invalid_argument("params must fill the parameter slots 0, 1, ... once each; found slot " + std::to_string(slot));
     if (slot >= 0) seen[size_t(slot)] = true;
   }
 }
@@ -174,7 +170,7 @@ PyObject *executable_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
                                 "donate", "alias", "constants", "release_gil", "parallel", "name", "keepalive", nullptr};
   const py::object none = py::none(), empty = py::tuple(), zero = py::int_(0);
   PyObject *entry, *params = nullptr, *results = nullptr, *out_tree = nullptr, *dims = empty.ptr(), *checks = empty.ptr(), *workspace = zero.ptr(),
-           *workspace_function = zero.ptr(), *donate = empty.ptr(), *alias = none.ptr(), *constants = none.ptr(), *keepalive = none.ptr();
+           *workspace_function = zero.ptr(), *donate = empty.ptr(), *alias = none.ptr(), *constants = empty.ptr(), *keepalive = none.ptr();
   int release_gil = 1, parallel = 1;
   const char *name = "";
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOOOOOppsO:Executable", const_cast<char **>(names), &entry, &params, &results,

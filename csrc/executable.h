@@ -52,7 +52,7 @@ struct Program {
   std::vector<Result> results;
   std::vector<std::vector<Place>> dims;
   std::vector<Check> checks;
-  std::vector<std::pair<size_t, pybind11::object>> constants;
+  std::vector<pybind11::object> constants;
   bool release_gil = true, parallel = true;
   std::string name;
   Tree tree;

@@ -156,9 +156,9 @@ bool Program::run(Leaf *leaves, const int32_t *order, PyObject **out) const {
     return false;
   }
   Buffers buffers;
-  buffers.resize(parameters + results.size());
-  for (const auto &[slot, array] : constants)
-    buffers[slot] = PyArray_DATA(reinterpret_cast<PyArrayObject *>(array.ptr()));
+  buffers.resize(parameters + results.size() + constants.size());
+  for (size_t k = 0; k < constants.size(); k++)
+    buffers[parameters + results.size() + k] = PyArray_DATA(reinterpret_cast<PyArrayObject *>(constants[k].ptr()));
   for (size_t i = 0; i < slots.size(); i++) {
     if (slots[i] < 0 && !donated[i]) continue;
     void *memory = memory_of(at(leaves, order, i), donated[i]);

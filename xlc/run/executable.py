@@ -131,7 +131,7 @@ class Executable:
         return Native(program.entry, params=list(params), results=results, out_tree=_renumbered(out_tree, self.positions), dims=dims, checks=checks,
                       workspace=max(program.workspace, 0), workspace_function=0 if program.workspace >= 0 else program.workspace_function,
                       donate=[leaf_of[p] for p in self.options.donate if p in leaf_of], alias=alias or None,
-                      constants=dict(enumerate(program.constants, len(self.graph.params))), name=self.graph.name, keepalive=program)
+                      constants=program.constants, name=self.graph.name, keepalive=program)
 
     def _size_sources(self, params: Sequence[int], names: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """Where each named size is read from, and the axes that must equal an expression of them."""

@@ -161,7 +161,7 @@ class Executable:
     def __init__(self, entry: int, *, params: Sequence[int], results: Sequence[tuple[Any, Sequence[Any]]], out_tree: Any,
                  dims: Sequence[Sequence[tuple[int, int]]] = (), checks: Sequence[tuple[int, int, Any]] = (), workspace: int = 0,
                  workspace_function: int = 0, donate: Iterable[int] = (), alias: Mapping[int, int] | None = None,
-                 constants: Mapping[int, Any] | None = None, release_gil: bool = True, parallel: bool = True, name: str = "",
+                 constants: Sequence[Any] = (), release_gil: bool = True, parallel: bool = True, name: str = "",
                  keepalive: Any = None):
         if not entry:
             raise ValueError("entry is the address 0")
@@ -169,10 +169,10 @@ class Executable:
         self._dims, self._checks = [list(places) for places in dims], list(checks)
         self._results = [(np.dtype(dtype), [_check_size(s, len(self._dims)) for s in shape]) for dtype, shape in results]
         self._alias, self._donated = dict(alias or {}), {*donate, *(alias or {}).values()}
-        self._constants = {slot: np.ascontiguousarray(a).reshape(np.shape(a)) for slot, a in (constants or {}).items()}
-        filled = [s for s in (*self.params, *self._constants) if s != -1]
+        self._constants = [np.ascontiguousarray(a).reshape(np.shape(a)) for a in constants]
+        filled = [s for s in self.params if s != -1]
         if sorted(filled) != list(range(len(filled))):
-            raise ValueError(f"params and constants must fill the parameter slots 0, 1, ... once each; found {filled}")
+            raise ValueError(f"params must fill the parameter slots 0, 1, ... once each; found {filled}")
         places = [place for group in self._dims for place in group] + [(leaf, axis) for leaf, axis, _ in self._checks]
         if not all(self._dims) or any(axis < 0 for _, axis in places):
             raise ValueError("a symbolic size must stand alone in at least one place, and an axis must not be negative")
@@ -227,8 +227,8 @@ class Executable:
         arrays = [self._memory(v, i in self._donated) for i, v in enumerate(given)]
         self._separate(arrays)
         results = [self._result(r, arrays, dims) for r in range(len(self._results))]
-        buffers = (ctypes.c_void_p * (self._slots + len(results) or 1))()
-        for slot, array in (*zip(self.params, arrays, strict=True), *self._constants.items(), *enumerate(results, self._slots)):
+        buffers = (ctypes.c_void_p * (self._slots + len(results) + len(self._constants) or 1))()
+        for slot, array in (*zip(self.params, arrays, strict=True), *enumerate([*results, *self._constants], self._slots)):
             if slot >= 0:
                 buffers[slot] = array.ctypes.data
         sizes = (ctypes.c_int64 * len(dims))(*dims) if dims else None

@@ -41,7 +41,7 @@ below).
   ``.clear()``, ``.executables() -> list``, ``len(f.executables())``, ``.slow`` (bool, settable), ``.miss`` and ``.owner`` (settable)
 
 ``Executable(entry, *, params, results, out_tree, dims=(), checks=(), workspace=0, workspace_function=0, donate=(), alias=None,
-constants=None,
+constants=(),
              release_gil=True, parallel=True, name="", keepalive=None)``
     entry         address (int) of an ``xlc_entry`` (docs/abi.md)
     params        params[leaf] = slot of the entry's parameter that this leaf fills, or -1 (unused). ``len(params)`` = number of leaves.
@@ -58,7 +58,7 @@ constants=None,
                   copy is given instead.
     alias         {result index: leaf}: the result *is* the donated leaf's memory (a new array whose base is the argument); implies
                   donate. Results may not be larger than the leaf.
-    constants     {slot: array}: parameter slots that no leaf fills (kept alive; made C-contiguous once)
+    constants     arrays whose addresses follow those of the results (kept alive; made C-contiguous once)
     release_gil   release the GIL around the entry (costs 50 ns; pass False when the work is below some microseconds)
     parallel      give the entry the process's thread pool (else par = NULL)
     keepalive     any object that owns the code (the JIT engine)
