@@ -111,12 +111,13 @@ def _cross_entropy(logits: Node, labels: Node) -> Node:
 
 
 def _cross_entropy_vjp(g: Node, y: Node, logits: Node, labels: Node) -> list[Node | None]:
-    """softmax minus the one-hot label, without a scatter."""
+    """softmax (from the row's logsumexp, which the forward pass has) minus the one-hot label, without a scatter."""
     axis = logits.rank - 1
     rows = tuple(range(axis))
+    total = broadcast(logsumexp(logits, axes=(axis,)), shape=logits.shape, axes=rows)
     columns = lookup("iota")(shape=logits.shape, axis=axis, dtype=i64)
     hot = cast(equal(columns, broadcast(cast(labels, dtype=i64), shape=logits.shape, axes=rows)), dtype=logits.dtype)
-    return [(softmax(logits, axes=(axis,)) - hot) * broadcast(g, shape=logits.shape, axes=rows), None]
+    return [(exp(logits - total) - hot) * broadcast(g, shape=logits.shape, axes=rows), None]
 
 
 cross_entropy = composite("cross_entropy", _cross_type, _cross_entropy, arity=2, vjp=_cross_entropy_vjp)

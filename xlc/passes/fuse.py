@@ -173,10 +173,6 @@ class _Fuser:
             g.anchor = n
         elif any(c in g.at and (is_anchor(c) or c in g.operands) for c in self.uses[n]):
             g.operands.add(n)
-        for consumer in self.uses[n]:
-            for h in self.of.get(consumer, ()):
-                if h is not g and consumer in h.at:
-                    self.connect(g, h)
 
     def connect(self, g: Group, h: Group) -> None:
         """h depends on g (or may): everything that reaches g now reaches what h reaches."""
@@ -298,7 +294,7 @@ class _Fuser:
             for g in willing:
                 self.place(n, g, needs[g])
             return
-        # One group computes and writes it, the others load it.
+        # One group computes and writes it, the others load it and so depend on that group.
         for g in willing:
             others = [h for h in groups if h is not g]
             own = needs[g] == {g.domain} or (needs[g] == {g.outer} and bool(g.reductions))
@@ -309,7 +305,9 @@ class _Fuser:
                 for h in others:
                     self.connect(g, h)
                 return
-        self.start(n)
+        own_group = self.start(n)
+        for h in groups:
+            self.connect(own_group, h)
 
     def ordered(self) -> tuple[Group, ...]:
         """The groups in an order in which they can run: of those that are ready, the one whose first root the program computes first."""
