@@ -160,7 +160,7 @@ def full(type: Type, value: Any) -> Node:
         value = bool(value)
     elif type.dtype.is_int:
         value = int(value)
-    key = value if value == value and value != 0 else _Bits(value)  # nan equals itself, -0.0 differs from 0.0
+    key = _Bits(value) if isinstance(value, float) and (value != value or value == 0) else value  # nan equals itself, -0.0 differs from 0.0
     return make(lookup("full"), (), type, {"value": key, "shape": type.shape, "dtype": type.dtype})
 
 

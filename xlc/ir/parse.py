@@ -1,4 +1,5 @@
-"""The parser of graphs, kernels and plans: the inverse of ``text``, whose docstring gives the grammar by example.
+"""The parser of graphs, and what it shares with that of kernels and plans (``parse_kernel``): tokens, sizes, types, attribute values.
+The inverse of ``text``, whose docstring gives the grammar by example.
 
 A tokenizer and recursive descent; nothing is ever evaluated as code. Types are taken from the text, not inferred (``verify`` compares).
 
@@ -9,18 +10,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..errors import XlcValueError
-from . import loops
-from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store
 from .node import Array, Graph, Node, full, make, parameter
 from .op import OPS, Op
-from .plan import PLACES, Launch, Plan, Slot
-from .types import DTYPES, Dim, DType, Size, Type, bool_, i64
+from .types import DTYPES, Dim, Size, Type
 
 RESERVED = frozenset(DTYPES) | {"True", "False", "true", "false", "None", "inf", "nan", "graph", "op"}
 
@@ -32,14 +30,9 @@ _TOKEN = re.compile(r"""
   | (?P<digest>@[0-9a-f]{16}) | (?P<symbol>->|\.\.|\*\*|//|<=|>=|==|!=|[-+*&|<>=:;,(){}\[\]])
 """, re.VERBOSE)
 _LOCATION = re.compile(r"#\s*(\S.*):(\d+)\s*$")
-_INFIX = {"+": ("add", 5), "-": ("subtract", 5), "*": ("multiply", 6), "//": ("floor_divide", 6), "<": ("less", 4), "<=": ("less_equal", 4),
-          ">": ("greater", 4), ">=": ("greater_equal", 4), "==": ("equal", 4), "!=": ("not_equal", 4), "&": ("bitwise_and", 3),
-          "|": ("bitwise_or", 2)}
-_LONG_NAMES = {"min": "minimum", "max": "maximum"}
-_LOOP_KINDS = frozenset({"serial", "parallel", "vector", "unroll", "block", "thread"})
 
 
-class _Tokens:
+class Tokens:
     """The tokens of a text as (kind, text, line), and a place among them."""
 
     def __init__(self, text: str):
@@ -49,7 +42,7 @@ class _Tokens:
         while position < len(text):
             m = _TOKEN.match(text, position)
             if m is None:
-                raise XlcValueError(f"text, line {line}: the character {text[position]!r} starts nothing that xlc prints")
+                raise XlcValueError(f"text, line {line}: found {text[position]!r}, expected something that xlc prints")
             kind, piece = str(m.lastgroup), m.group()
             if kind == "comment":
                 where = _LOCATION.match(piece)
@@ -119,7 +112,7 @@ class _Tokens:
         return OPS[name] if name in OPS else self.fail(f"the name of an operator (there is no operator {name})")
 
 
-class _Values(_Tokens):
+class Values(Tokens):
     """Sizes, types and attribute values."""
 
     def __init__(self, text: str, constants: Mapping[str, np.ndarray] | None = None):
@@ -205,7 +198,8 @@ class _Values(_Tokens):
             return Array(self.constants[key])
         if self.take("{"):
             items = self.listed(self.value, "}")
-            return Array(np.array(items, np.float64 if t.dtype.is_float else None).astype(t.dtype.numpy).reshape(t.shape))
+            flat = np.array(items, np.float64).astype(t.dtype.numpy) if t.dtype.is_float else np.array(items, t.dtype.numpy)
+            return Array(flat.reshape(t.shape))
         return t
 
     def attributes(self, close: str) -> list[tuple[str, Any]]:
@@ -224,9 +218,9 @@ def number_of(text: str) -> int | float:
 # ------------------------------------------------------------------------------------------------ graphs
 
 
-class _GraphParser(_Values):
+class _GraphParser(Values):
     @staticmethod
-    def inside(tokens: _Values) -> Graph:
+    def inside(tokens: Values) -> Graph:
         """A graph in the middle of another text (an attribute)."""
         inner = _GraphParser.__new__(_GraphParser)
         inner.__dict__ = tokens.__dict__  # one position for both
@@ -289,319 +283,3 @@ def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None) ->
     if tokens.kind != "end":
         tokens.fail("the end of the text")
     return graph
-
-
-# ------------------------------------------------------------------------------------------------ kernels
-
-
-class _Scope:
-    """Names that are visible in a body: variables, buffers, and the names of subexpressions."""
-
-    def __init__(self, outer: _Scope | None = None, sizes: Iterable[str] = ()):
-        self.exprs: dict[str, Expr] = dict(outer.exprs) if outer else {n: loops.expr(loops.SIZE, (), i64, (("name", n),)) for n in sizes}
-        self.buffers: dict[str, Buffer] = dict(outer.buffers) if outer else {}
-
-
-class _KernelParser(_Values):
-    """``free`` lets names that nothing declares be i64 variables, and loads be from unknown buffers (for a lone expression)."""
-
-    def __init__(self, text: str):
-        super().__init__(text)
-        self.scope = _Scope()
-        self.free = False
-
-    # Expressions. A number is kept as a Python value until what stands beside it gives it a dtype.
-
-    def expression(self, like: DType | None = None) -> Expr:
-        return self._typed_number(self._infix(0), like)
-
-    def _typed_number(self, value: Any, like: DType | None) -> Expr:
-        if isinstance(value, Expr):
-            return value
-        if isinstance(value, bool):
-            return loops.const(value, bool_)
-        if isinstance(value, float) and (like is None or not like.is_float):
-            self.fail(f"a dtype for the number {value} before this, as in f32({value})")
-        return loops.const(value, like or i64)
-
-    def _infix(self, least: int) -> Any:
-        left = self._operand()
-        while self.kind == "symbol" and self.text in _INFIX and _INFIX[self.text][1] > least:
-            name, rank = _INFIX[self.next()]
-            right = self._infix(rank)
-            if name == "subtract" and all(isinstance(x, int) or (isinstance(x, Expr) and x.dtype is i64) for x in (left, right)):
-                # Canonical index arithmetic has sums of multiples only.
-                name, right = "add", self._minus(right)
-            left = self._apply(self.operator(name), [left, right], [])
-        return left
-
-    def _minus(self, value: Any) -> Any:
-        if not isinstance(value, Expr):
-            return -value
-        times, factor = self.operator("multiply"), loops.const(-1)
-        if value.op is times and value.args[1].is_const:
-            value, factor = value.args[0], loops.const(-value.args[1].value)
-        return self._apply(times, [value, factor], [])
-
-    def _apply(self, op: Op, args: Sequence[Any], attrs: Sequence[tuple[str, Any]]) -> Expr:
-        beside = args[1:] if op.name == "where" else args
-        like = next((a.dtype for a in beside if isinstance(a, Expr) and not a.is_const), None)
-        full_args = [self._typed_number(a, like) for a in args]
-        try:
-            dtype = op.scalar(*(a.dtype for a in full_args), **dict(attrs)) if op.scalar else full_args[0].dtype
-        except (TypeError, KeyError, IndexError) as error:
-            self.fail(f"arguments that fit {op.name} before this ({error})")
-        return loops.expr(op, full_args, dtype, sorted(attrs))
-
-    def _operand(self) -> Any:
-        if self.kind == "number":
-            return number_of(self.next())
-        if self.take("-"):
-            word = self.next()
-            value = float(word) if word in ("inf", "nan") else number_of(word) if word[0].isdigit() else self.fail("a number before this")
-            return -value
-        if self.take("("):
-            inner = self._infix(0)
-            self.expect(")")
-            return inner
-        if self.kind == "ref":
-            return self._variable(self.next())
-        name = self.of("name", "an expression")
-        if self.text == "[" and name not in DTYPES:
-            return self._load(name)
-        if self.take("("):
-            return self._call(name)
-        if name in ("true", "false"):
-            return name == "true"
-        return float(name) if name in ("inf", "nan") else self._variable(name)
-
-    def _variable(self, name: str) -> Expr:
-        found = self.scope.exprs.get(name)
-        if found is None:
-            if not self.free or name.startswith("%"):
-                self.at -= 1
-                self.fail("a name that is declared")
-            return loops.var(name)
-        return found
-
-    def _call(self, name: str) -> Any:
-        if name in DTYPES:
-            value = self._infix(0)
-            self.expect(")")
-            return value if isinstance(value, Expr) else loops.const(value, DTYPES[name])
-        if name == "size":
-            size = self.of("name", "a named size")
-            self.expect(")")
-            return loops.expr(loops.SIZE, (), i64, (("name", size),))
-        args, attrs = [], []
-        while not self.take(")"):
-            if self.kind == "name" and self.peek() == "=":
-                attribute = self.next()
-                self.expect("=")
-                attrs.append((attribute, self.value()))
-            else:
-                args.append(self._infix(0))
-            if not self.take(","):
-                self.expect(")")
-                break
-        op = self.operator(_LONG_NAMES.get(name, name))
-        return self._apply(op, args, attrs)
-
-    def _load(self, name: str) -> Expr:
-        buffer = self._buffer_named(name)
-        index, mask = self._index()
-        return loops.expr(loops.LOAD, [*index, *([mask] if mask is not None else [])], buffer.dtype,
-                          (("buffer", buffer), ("masked", mask is not None)))
-
-    def _index(self) -> tuple[list[Expr], Expr | None]:
-        index, mask = [], None
-        self.expect("[")
-        while not self.take("]"):
-            if self.take("where"):
-                mask = self.expression(bool_)
-                self.expect("]")
-                break
-            index.append(self.expression(i64))
-            if self.text not in ("where", "]"):
-                self.expect(",")
-        return index, mask
-
-    def _buffer_named(self, name: str) -> Buffer:
-        if name not in self.scope.buffers:
-            self.fail(f"a declared buffer ({name} is not) before this")
-        return self.scope.buffers[name]
-
-    # Statements.
-
-    def kernel(self) -> Kernel:
-        self.expect("kernel")
-        name = self.of("name", "the name of the kernel")
-        ins: list[Buffer] = []
-        outs: list[Buffer] = []
-
-        def argument() -> None:
-            which = ins if self.take("in") else outs if self.take("out") else self.fail("in or out")
-            which.append(self._declared())
-
-        self.scope = _Scope()
-        self.expect("(")
-        self.listed(argument, ")")
-        buffers = self.scope.buffers
-        sizes = tuple(self._parenthesised("sizes", lambda: self.of("name")))
-        inplace = tuple(self._parenthesised("inplace", self.pair))
-        note = self.string()
-        self.scope = _Scope(None, sizes)
-        self.scope.buffers = buffers
-        return Kernel(name, tuple(ins), tuple(outs), sizes, self._block(), inplace, note)
-
-    def _parenthesised(self, word: str, item: Callable[[], Any]) -> list[Any]:
-        if not self.take(word):
-            return []
-        self.expect("(")
-        return self.listed(item, ")")
-
-    def pair(self) -> tuple[int, int]:
-        first = self.integer()
-        self.expect(":")
-        return first, self.integer()
-
-    def _declared(self) -> Buffer:
-        name = self.of("name", "a buffer")
-        self.expect(":")
-        t = self.type()
-        space = self.next() if self.text in ("register", "stack", "shared") else "global"
-        buffer = self.scope.buffers[name] = Buffer(name, t.dtype, t.shape, space)
-        return buffer
-
-    def _block(self, variable: tuple[str, Expr] | None = None) -> tuple[Stmt, ...]:
-        outer = self.scope
-        self.scope = _Scope(outer)
-        if variable:
-            self.scope.exprs[variable[0]] = variable[1]
-        body: list[Stmt] = []
-        self.expect("{")
-        while not self.take("}"):
-            if self.kind == "ref":
-                self._named_subexpression()
-            else:
-                body.append(self._statement())
-        self.scope = outer
-        return tuple(body)
-
-    def _named_subexpression(self) -> None:
-        ref = self.next()
-        self.expect("=")
-        self.scope.exprs[ref] = self.expression()
-
-    def _statement(self) -> Stmt:
-        word = self.of("name", "a statement")
-        if self.text == "[":
-            buffer = self._buffer_named(word)
-            index, _ = self._index()
-            self.expect("=")
-            value = self.expression(buffer.dtype)
-            return Store(buffer, tuple(index), value, self.expression(bool_) if self.take("where") else None)
-        if word == "let":
-            name = self.of("name")
-            self.expect(":")
-            dtype = DTYPES.get(self.of("name", "a dtype")) or self.fail("a dtype")
-            self.expect("=")
-            value = self.expression(dtype)
-            self.scope.exprs[name] = loops.var(name, dtype)
-            return Let(name, value)
-        if word == "local":
-            return Local(self._declared())
-        if word == "if":
-            condition = self.expression(bool_)
-            body = self._block()
-            return If(condition, body, self._block() if self.take("else") else ())
-        if word not in _LOOP_KINDS:
-            self.at -= 1
-            self.fail("let, local, if, a loop or a store")
-        name = self.of("name", "a loop variable")
-        self.expect("in")
-        start = self.expression(i64)
-        self.expect("..")
-        stop = self.expression(i64)
-        step = self.integer() if self.take("step") else 1
-        width = self.integer() if self.take("width") else 0
-        return Loop(name, start, stop, step, word, self._block((name, loops.var(name))), width)
-
-
-def parse_kernel(text: str) -> Kernel:
-    """The kernel that prints as this text."""
-    tokens = _KernelParser(text)
-    kernel = tokens.kernel()
-    if tokens.kind != "end":
-        tokens.fail("the end of the text")
-    return kernel
-
-
-def parse_expr(text: str, buffers: Iterable[Buffer] = (), variables: Iterable[Expr] = (), sizes: Iterable[str] = ()) -> Expr:
-    """The expression that prints as this text. Names that are given nowhere are i64 variables."""
-    tokens = _KernelParser(text)
-    tokens.scope, tokens.free = _Scope(None, sizes), True
-    tokens.scope.buffers.update((b.name, b) for b in buffers)
-    tokens.scope.exprs.update((str(v["name"]), v) for v in variables)
-    while tokens.kind == "ref" and tokens.peek() == "=":
-        tokens._named_subexpression()
-        tokens.take(";")
-    e = tokens.expression()
-    if tokens.kind != "end":
-        tokens.fail("the end of the text")
-    return e
-
-
-# ------------------------------------------------------------------------------------------------ plans
-
-
-def parse_plan(text: str, kernels: Sequence[Kernel] = (), constants: Mapping[str, np.ndarray] | None = None) -> Plan:
-    """The plan that prints as this text; its kernels follow in the text, or are given, in the order of ``Plan.kernels``."""
-    t = _KernelParser(text)
-    t.constants = constants or {}
-    t.expect("plan")
-    name = t.of("name", "the name of the plan")
-    sizes = tuple(t._parenthesised("sizes", lambda: t.of("name")))
-    donated = tuple(t._parenthesised("donated", t.pair))
-    slots: list[Slot] = []
-    arrays: list[Array] = []
-    launches: list[Launch] = []
-    notes: list[str] = []
-
-    def reference() -> str:
-        return t.of("ref", "a slot")[1:]
-
-    t.expect("{")
-    while not t.take("}"):
-        if t.kind == "ref":
-            slot = reference()
-            t.expect(":")
-            slot_type = t.type()
-            t.expect("=")
-            place = t.next() if t.text in PLACES else t.fail("a place: " + ", ".join(PLACES))
-            slots.append(Slot(slot, slot_type, place, t.size()))
-        elif t.text == "data" and t.peek() != "(":
-            t.at += 1
-            t.integer()
-            t.expect("=")
-            arrays.append(t.value())
-        elif t.text == "note" and t.peek() != "(":
-            t.at += 1
-            notes.append(t.string())
-        else:
-            kernel = t.of("name", "a slot, a launch or }")
-            t.expect("(")
-            inputs = tuple(t.listed(reference, ")"))
-            t.expect("->")
-            t.expect("(")
-            launches.append(Launch(kernel, inputs, tuple(t.listed(reference, ")")), t.string()))
-    t.expect("arena")
-    arena = t.size()
-    t.expect("bound")
-    bound = t.size()
-    own = []
-    while t.text == "kernel":
-        own.append(t.kernel())
-    if t.kind != "end":
-        t.fail("kernel or the end of the text")
-    return Plan(name, sizes, tuple(slots), tuple(launches), tuple(own) or tuple(kernels), tuple(arrays), arena, bound, donated, tuple(notes))

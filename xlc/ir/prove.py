@@ -105,8 +105,8 @@ class Prover:
     def known(self, condition: Expr | None, truth: bool = True) -> Iterator[None]:
         """Where the condition has this truth value."""
         before = {k: r.copy() for k, r in self.ranges.items()}, dict(self.least)
-        for f in self._facts(condition, truth) if condition is not None else ():
-            self._learn(f)
+        for fact in self._facts(condition, truth) if condition is not None else ():
+            self._learn(fact)
         try:
             yield
         finally:
@@ -123,11 +123,11 @@ class Prover:
         elif c.args and c.args[0].dtype is i64:
             if not truth:
                 name = _NEGATED.get(name, "")
-            a, b = (self.poly(x) for x in c.args[:2]) if len(c.args) > 1 else ({}, {})
+            p, q = self.poly(c.args[0]), self.poly(c.args[-1])
             if name in ("less", "less_equal", "equal"):
-                yield plus(plus(b, a, -1), number(-1 if name == "less" else 0))
+                yield plus(plus(q, p, -1), number(-1 if name == "less" else 0))
             if name in ("greater", "greater_equal", "equal"):
-                yield plus(plus(a, b, -1), number(-1 if name == "greater" else 0))
+                yield plus(plus(p, q, -1), number(-1 if name == "greater" else 0))
 
     def _learn(self, f: Poly) -> None:
         """f >= 0 bounds the variable of the innermost loop in it."""

@@ -89,12 +89,15 @@ def _above(loop: Loop, earlier: Access, later: Access) -> bool:
 
 @dataclass
 class _Digit:
-    """The terms of the addresses with one coefficient: what they span, from least to greatest. ``own`` ones determine the iteration."""
+    """The terms of the addresses that have one coefficient: what they span. ``own`` ones determine the iteration."""
 
     unit: Poly
     least: Poly
     greatest: Poly
     own: bool
+
+
+_Key = tuple[Expr | None, frozenset[tuple[tuple[Expr, ...], int]]]  # the atom, if it is an own one, and the unit
 
 
 def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
@@ -104,8 +107,8 @@ def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
     be read off if its unit exceeds all that the smaller terms can add up to; terms below the smallest of them may blur."""
     prover = Prover()
     i = var(loop.var)
-    digits: dict[object, _Digit] = {}
-    common: list[object] | None = None
+    digits: dict[_Key, _Digit] = {}
+    common: set[_Key] | None = None
     with ExitStack() as stack:
         stack.enter_context(prover.loop(loop.var, loop.start, loop.stop, loop.step))
         for a in uses:
@@ -114,26 +117,27 @@ def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
                 terms = _terms(_position(prover, a))
                 if terms is None:
                     return False
-                own = []
+                own: set[_Key] = set()
                 for atom, unit in terms:
                     mine = atom is not None and any(x is i for x in walk(atom))
-                    key = (atom if mine else None, frozenset(unit.items()))
-                    own += [key] if mine else []
-                    low, high = _extremes(prover, {(atom,): 1} if atom is not None else number(1))
+                    key = (atom if mine else None, frozenset(unit.items() if atom is not None else ()))
+                    own |= {key} if mine else set()
+                    low, high = _extremes(prover, {(atom,): 1}) if atom is not None else (unit, unit)
+                    unit = unit if atom is not None else number(1)
                     if low is None or high is None or not _widen(prover, digits, key, unit, low, high, mine):
                         return False
                 common = own if common is None else common
-                if set(own) != set(common):
+                if own != common:
                     return False
-        if not _determine(loop, [d[0] for d in digits if digits[d].own]):  # type: ignore[index]
+        if not _determine(loop, [atom for atom, _ in common or () if atom is not None]):
             return False
         for key, d in digits.items():
-            if key[0] is i:  # type: ignore[index]
+            if key[0] is i:
                 d.unit = times(d.unit, number(loop.step))
         return _legible(prover, list(digits.values()))
 
 
-def _widen(prover: Prover, digits: dict[object, _Digit], key: object, unit: Poly, low: Poly, high: Poly, own: bool) -> bool:
+def _widen(prover: Prover, digits: dict[_Key, _Digit], key: _Key, unit: Poly, low: Poly, high: Poly, own: bool) -> bool:
     """Let the digit of this key also span unit*low .. unit*high."""
     if not prover.at_least_zero(unit):
         unit, low, high = plus({}, unit, -1), plus({}, high, -1), plus({}, low, -1)
@@ -145,6 +149,8 @@ def _widen(prover: Prover, digits: dict[object, _Digit], key: object, unit: Poly
         digits[key] = _Digit(unit, low, high, own)
         return True
     for old, new, side in ((d.least, low, 1), (d.greatest, high, -1)):
+        if old == new:
+            continue
         if prover.at_least_zero(plus({}, plus(old, new, -1), side)):  # the new one is further out
             if side == 1:
                 d.least = new

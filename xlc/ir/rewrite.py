@@ -5,9 +5,9 @@
     Rule("subtract_negative", P.subtract(x, P.negative(y)), P.add(x, y))
     Rule("transpose_twice", P.transpose(P.transpose(x, axes=a), axes=b), P.transpose(x, axes=lambda m: tuple(m.a[i] for i in m.b)))
 
-A pattern is made of variables (any node; the same variable twice means the same node), numbers (a ``full`` of this very value: 0.0 is not
--0.0), ``Full("c")`` (any ``full``; ``m.c`` is its number) and operators; an attribute is a value to equal or a variable to bind, and one that is
-not mentioned may be anything. Commutative operators match both ways round.
+A pattern is made of variables (any node; the same variable twice means the same node), numbers (a ``full`` of this very value: 0.0 is
+not -0.0), ``Full("c")`` (any ``full``; ``m.c`` is its number) and operators; an attribute is a value to equal or a variable to bind, and
+one that is not mentioned may be anything. Commutative operators match both ways round.
 
 A replacement is a pattern whose attributes may be functions of the match, or a function from the match to a Node (or None: no match). In it
 a number is a ``full`` of the type of what stands beside it (alone: of the root's type).
@@ -23,15 +23,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .node import Graph, Node, apply, at_location, full, make, parameter
+from .node import Graph, Node, apply, at_location, constant, full, make, parameter
 from .op import lookup
 from .types import DTYPES, DType, Type, bool_
 
 __all__ = ["FLOATS", "INTEGERS", "NUMBERS", "SIGNED", "Arg", "Fill", "Full", "Match", "P", "Pattern", "Rewritten", "Rule", "Var",
            "example_nodes", "instantiate", "rewrite", "variables"]
 
-COMMUTATIVE = frozenset({"add", "multiply", "minimum", "maximum", "equal", "not_equal", "bitwise_and", "bitwise_or", "bitwise_xor",
-                         "logical_and", "logical_or", "logical_xor"})
+COMMUTATIVE = frozenset({"add", "multiply", "minimum", "maximum", "equal", "not_equal", "bitwise_and", "bitwise_or", "bitwise_xor"})
 FLOATS = tuple(d for d in DTYPES.values() if d.is_float)
 INTEGERS = tuple(d for d in DTYPES.values() if d.is_int)
 NUMBERS = INTEGERS + FLOATS
@@ -93,7 +92,9 @@ class Match(dict[str, Any]):
 
     __slots__ = ()
     root: Node
-    __getattr__ = dict.__getitem__
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
 
 
 Replacement = Var | Full | Pattern | int | float | Callable[[Match], Node | None]
@@ -232,6 +233,8 @@ def example_nodes(rule: Rule, dtype: DType) -> list[Node]:
             return full(Type(dtype, p.shape), p.value)
         if isinstance(p, Pattern):
             attrs = {k: dtype if v is DType else v for k, v in p.attrs}
+            if p.op == "constant":
+                return constant(attrs["value"].value)
             return apply(lookup(p.op), [build(a) for a in p.args], attrs)
         return p
 

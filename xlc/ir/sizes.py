@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from math import lcm
 
-from .types import Dim, Quotient, Size, evaluate
+from .types import Dim, Quotient, Size, _terms, evaluate
 
 
 def aligned(size: Size, alignment: int) -> Size:
@@ -92,6 +92,6 @@ def upper(sizes: Iterable[Size]) -> Size:
         if at_most(out, s):
             out = s
             continue
-        one, two = (dict(x.terms) if isinstance(x, Dim) else {(): x} for x in (out, s))
+        one, two = dict(_terms(out)), dict(_terms(s))
         out = Dim({m: max(one.get(m, 0), two.get(m, 0)) for m in {**one, **two}})
     return out

@@ -6,7 +6,7 @@
       return %1
     }
 
-Names are given in order, so equal graphs print equally, in every process. Three abbreviations, each of which parses back to the same object:
+Names are given in order, so equal graphs print equally, in every process. Three abbreviations, which parse back to the same objects:
 
 - a number among the arguments of a node is a ``full`` of the type of its first other argument;
 - a number in a kernel takes the dtype of the first expression beside it, else ``f32(2.0)``; a bare integer is i64;
@@ -31,7 +31,8 @@ import numpy as np
 from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, statements, walk
 from .node import Array, Graph, Node
 from .op import Op
-from .parse import RESERVED, parse_expr, parse_graph, parse_kernel, parse_plan
+from .parse import RESERVED, parse_graph
+from .parse_kernel import parse_expr, parse_kernel, parse_plan
 from .plan import Plan
 from .types import Dim, DType, Type, dtype_of, i64
 
@@ -78,7 +79,7 @@ def print_array(array: Array) -> str:
     dtype = dtype_of(v.dtype)
     head = f"{dtype}[{','.join(map(str, v.shape))}]"
     if v.size <= INLINE_ELEMENTS:
-        items = [number(x, dtype) for x in v.astype(np.float64).ravel().tolist()] if dtype.is_float else [str(x) for x in v.ravel().tolist()]
+        items = [number(x, dtype) for x in (v.astype(np.float64) if dtype.is_float else v).ravel().tolist()]
         if not dtype.is_float or np.array([float(t) for t in items]).astype(v.dtype).tobytes() == v.tobytes():  # nan payloads
             return f"{head}{{{', '.join(items)}}}"
     return f"{head}@{digest(array)}"
@@ -150,7 +151,8 @@ def print_graph(graph: Graph, locations: bool = True) -> str:
 def _print_graph(graph: Graph, indent: str, locations: bool) -> str:
     params = parameter_names(graph.params)
     names = {id(p): f"%{t}" for p, t in zip(graph.params, params, strict=True)}
-    lines = [f"graph {_identifier(graph.name)}({', '.join([_typed_parameter(t, p) for t, p in zip(params, graph.params, strict=True)])}) {{"]
+    signature = ", ".join([_typed_parameter(t, p) for t, p in zip(params, graph.params, strict=True)])
+    lines = [f"graph {_identifier(graph.name)}({signature}) {{"]
     nodes = graph.nodes()
     inline = _inline_fulls(nodes, graph.results)
     types: dict[Type, str] = {}
@@ -205,7 +207,8 @@ def constants_of(value: Graph | Plan) -> dict[str, np.ndarray]:
 # ------------------------------------------------------------------------------------------------ expressions
 
 _INFIX = {"add": ("+", 5), "multiply": ("*", 6), "floor_divide": ("//", 6), "less": ("<", 4), "less_equal": ("<=", 4),
-          "greater": (">", 4), "greater_equal": (">=", 4), "equal": ("==", 4), "not_equal": ("!=", 4), "bitwise_and": ("&", 3), "bitwise_or": ("|", 2)}
+          "greater": (">", 4), "greater_equal": (">=", 4), "equal": ("==", 4), "not_equal": ("!=", 4), "bitwise_and": ("&", 3),
+          "bitwise_or": ("|", 2)}
 _SHORT_NAMES = {"minimum": "min", "maximum": "max"}
 
 
@@ -325,8 +328,9 @@ def print_kernel(kernel: Kernel) -> str:
 
 def _print_body(body: Sequence[Stmt], indent: str, emit: Callable[[str], None], printer: _Expressions) -> None:
     for s in body:
-        likes: dict[int, DType] = {id(s.value): s.buffer.dtype} if isinstance(s, Store) else {id(s.value): s.value.dtype} if isinstance(s, Let) else {}
-        named, texts = printer.texts([(e, likes.get(id(e))) for e in expressions(s)])
+        implied = s.buffer.dtype if isinstance(s, Store) else s.value.dtype if isinstance(s, Let) else None
+        value = s.value if isinstance(s, (Store, Let)) else None
+        named, texts = printer.texts([(e, implied if e is value else None) for e in expressions(s)])
         for line in named:
             emit(indent + line)
         match s:

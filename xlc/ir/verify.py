@@ -314,7 +314,7 @@ def _verify_slots(plan: Plan) -> None:
                 fail(s, f"{s.place} {s.at} is there twice")
             places.add((s.place, s.at))
         if s.place == "const":
-            if not s.at < len(plan.constants):
+            if not isinstance(s.at, int) or s.at >= len(plan.constants):
                 fail(s, f"there are {len(plan.constants)} constants only")
             v = plan.constants[s.at].value
             if v.shape != s.type.shape or v.dtype != s.type.dtype.numpy:

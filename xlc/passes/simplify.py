@@ -15,7 +15,7 @@ from math import frexp, inf, isfinite
 
 import numpy as np
 
-from ..ir.node import Array, Graph, Node, full
+from ..ir.node import Array, Graph, Node, full, make
 from ..ir.rewrite import FLOATS, INTEGERS, NUMBERS, SIGNED, Fill, Full, Match, P, Pattern, Rewritten, Rule, Var, rewrite
 from ..ir.types import DTYPES, DType, bool_, f64
 from .simplify_views import VIEW_RULES
@@ -100,6 +100,12 @@ def _product(times: int) -> Pattern:
     return square if times == 2 else P.multiply(square, x) if times == 3 else P.multiply(square, square)
 
 
+def _swapped(m: Match) -> Node | None:
+    """The number second, so that 2 * x and x * 2 are one node."""
+    p, q = m.root.args
+    return make(m.root.op, (q, p), m.root.type, m.root.attrs) if p.op.name == "full" and q.op.name != "full" else None
+
+
 EXACT = [
     # multiplication and division
     Rule("multiply_one", P.multiply(x, 1), x, dtypes=NUMBERS),
@@ -177,6 +183,8 @@ EXACT = [
     Rule("cast_twice", P.cast(P.cast(x)), P.cast(x, dtype=lambda m: m.root.dtype), when=_cast_twice_is_once,
          examples=tuple(P.cast(P.cast(x, dtype=middle), dtype=end) for middle in DTYPES.values() for end in DTYPES.values())),
     # whole tensors
+    *(Rule(f"{op}_number_second", Pattern(op, (a, x)), _swapped, on="x", dtypes=NUMBERS, examples=(Pattern(op, (Fill(3), x)),))
+      for op in ("add", "multiply", "equal", "not_equal")),
     Rule("stop_gradient", P.stop_gradient(x), x),
     Rule("uniform_constant", P.constant(), _uniform, examples=(P.constant(value=Array(np.full((2, 3), -0.0))),), dtypes=(f64,)),
     Rule("fold_full", Pattern("*", ()), _fold_full, dtypes=NUMBERS, examples=(P.add(Fill(3), Fill(4)), P.less(Fill(3), Fill(4)))),
