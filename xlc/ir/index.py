@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Polynomial = dict[tuple["Expr", ...], int]  # monomial (sorted atoms) -> coefficient; () is the constant
 _MAX_TERMS = 48
+_MAX_DEGREE = 8
 _context = threading.local()
 _polynomials: weakref.WeakKeyDictionary[Any, Polynomial] = weakref.WeakKeyDictionary()
 _keys: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -95,6 +96,8 @@ def _arith(name: str, a: Polynomial, b: Polynomial) -> Polynomial | None:
         out: Polynomial = {}
         for m, c in a.items():
             for n, d in b.items():
+                if len(m) + len(n) > _MAX_DEGREE:  # repeated squaring of 64-bit data would double the degree each time
+                    return None
                 mono = tuple(sorted(m + n, key=_key)) if m and n else m + n
                 out[mono] = out.get(mono, 0) + c * d
     else:
