@@ -35,7 +35,8 @@ def expected(f: Callable[..., Any], *args: Any) -> Any:
 def compare(got: Any, want: Any, rtol: float | None = None, exact: bool = False) -> None:
     mine, tree = flatten(got)
     theirs, shape = flatten(want)
-    assert str(tree).replace("[", "(") .replace("]", ")").replace(",)", ")") == str(shape).replace("[", "(").replace("]", ")").replace(",)", ")")
+    assert str(tree).replace("[", "(") .replace("]", ")").replace(",)", ")") == str(shape).replace("[", "(").replace("]",
+            ")").replace(",)", ")")
     for g, w in zip(mine, theirs, strict=True):
         g, w = np.asarray(g), np.asarray(w)
         assert g.dtype == w.dtype, f"dtype {g.dtype}, NumPy has {w.dtype}"

@@ -152,8 +152,10 @@ def test_wrong_number_of_arguments() -> None:
 
 def test_wrong_options() -> None:
     f = lambda x, k: x  # noqa: E731
-    for options, words in (({"static_argnames": "q"}, "no argument 'q'; it has x, k"), ({"donate": (5,)}, "no argument 5"), ({"dynamic": {"x": "n"}}, "axis: name"),
-                           ({"dynamic": {"x": {0: "a b"}}}, "identifier"), ({"dynamic": {"z": {0: "n"}}}, "no argument 'z'"), ({"dynamic": 3}, "expects")):
+    for options, words in (({"static_argnames": "q"}, "no argument 'q'; it has x, k"), ({"donate": (5,)}, "no argument 5"),
+                           ({"dynamic": {"x": "n"}}, "axis: name"),
+                           ({"dynamic": {"x": {0: "a b"}}}, "identifier"), ({"dynamic": {"z": {0: "n"}}}, "no argument 'z'"),
+                           ({"dynamic": 3}, "expects")):
         with pytest.raises(xlc.XlcError, match=rf"test_errors\.py:\d+: .*{words}"):
             xlc.jit(f, **options)
     with pytest.raises(xlc.XlcTypeError, match="expects a function"):
@@ -189,8 +191,10 @@ def test_the_users_exceptions_pass_unchanged() -> None:
 def test_traced_values_do_not_outlive_their_trace() -> None:
     kept: list[Any] = []
     xlc.jit(lambda x: kept.append(x * 2)).lower(X)
-    for use in (lambda t: t + 1, lambda t: np.exp(t), lambda t: np.sum(t), lambda t: t[0], lambda t: xnp.exp(t), lambda t: xlc.jit(lambda x: x)(t), bool):
-        with pytest.raises(xlc.XlcTypeError, match=r"test_errors\.py:\d+: a traced value \(made at .*test_errors\.py:\d+\) is used after the trace"):
+    for use in (lambda t: t + 1, lambda t: np.exp(t), lambda t: np.sum(t), lambda t: t[0], lambda t: xnp.exp(t),
+                lambda t: xlc.jit(lambda x: x)(t), bool):
+        with pytest.raises(xlc.XlcTypeError, match=r"test_errors\.py:\d+: a traced value \(made at .*test_errors\.py:\d+\) is used after "
+                                                   r"the trace"):
             use(kept[0])
     with pytest.raises(xlc.XlcTypeError, match="after the trace"):
         xlc.jit(lambda x: x + kept[0]).lower(X)
@@ -244,7 +248,8 @@ def test_tracers_print() -> None:
         return x
 
     call(f, X, 2.0)
-    assert seen[0] == "<traced x: f32[2,3]>" and seen[1].startswith("<traced f32[2,3] of ") and seen[2] == "<traced weak s: f64[]>" and seen[3] == "(2, 3)"
+    assert seen[0] == "<traced x: f32[2,3]>" and seen[1].startswith("<traced f32[2,3] of ")
+    assert seen[2] == "<traced weak s: f64[]>" and seen[3] == "(2, 3)"
 
 
 def test_unhashable_as_arrays_are() -> None:

@@ -33,10 +33,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import aot, config, errors, nn, numpy
-    from .errors import XlcError, XlcIndexError, XlcOverflowError, XlcTypeError, XlcValueError
-    from .frontend.jit import jit, spec
-    from .frontend.grad import custom_vjp, grad, stop_gradient, value_and_grad, vjp
+    from . import aot as aot
+    from . import config as config
+    from . import errors as errors
+    from . import nn as nn
+    from . import numpy as numpy
+    from .errors import XlcError as XlcError
+    from .errors import XlcIndexError as XlcIndexError
+    from .errors import XlcOverflowError as XlcOverflowError
+    from .errors import XlcTypeError as XlcTypeError
+    from .errors import XlcValueError as XlcValueError
+    from .frontend.grad import custom_vjp as custom_vjp
+    from .frontend.grad import grad as grad
+    from .frontend.grad import stop_gradient as stop_gradient
+    from .frontend.grad import value_and_grad as value_and_grad
+    from .frontend.grad import vjp as vjp
+    from .frontend.jit import jit as jit
+    from .frontend.jit import spec as spec
 
 _WHERE = {  # public name -> module that has it; imported when first used, so that `import xlc` stays quick
     **dict.fromkeys(("jit", "spec"), ".frontend.jit"),

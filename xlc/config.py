@@ -68,10 +68,7 @@ def _convert(name: str, value: Any, source: str) -> Any:
         value = {"1": True, "true": True, "on": True, "yes": True, "": False, "0": False, "false": False, "off": False,
                  "no": False}.get(value.lower(), value)
     elif kind is int and isinstance(value, str):
-        try:
-            value = int(value)
-        except ValueError:
-            pass
+        value = int(value) if value.removeprefix("-").isdigit() else value
     elif kind is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     elif kind is bool and value in (0, 1):

@@ -4,10 +4,13 @@ A ``Tracer`` wraps a Node. Operators, methods, NumPy's ufuncs and functions on i
 
     h = np.tanh(x @ w + b)          ->  %0 = dot(%x, %w) ...; %1 = broadcast(%b); %2 = add(%0, %1); %3 = tanh(%2)
 
-It has the dtype and shape an array would have, and no values. A *weak* tracer stands for a Python scalar (NEP 50: it does not widen arrays).
+It has the dtype and shape an array would have, and no values. A *weak* tracer stands for a Python scalar (NEP 50: it does not widen
+arrays).
 
-Views and in-place operators. A basic slice, a reshape, a transpose of a traced array shares a ``Storage`` with it, as a NumPy view would share memory.
-``h += b`` rebinds ``h`` to a new tracer and makes every other tracer of that storage stale: using one afterwards raises, because in NumPy it
+Views and in-place operators. A basic slice, a reshape, a transpose of a traced array shares a ``Storage`` with it, as a NumPy view would
+share memory.
+``h += b`` rebinds ``h`` to a new tracer and makes every other tracer of that storage stale: using one afterwards raises, because in NumPy
+it
 would show the new values.
 """
 
@@ -53,8 +56,10 @@ class Tracer:
             assert self._trace is not None
             raise refuse(self._trace, self._node.loc)
         if self._storage is not None and self._version != self._storage.version:
-            raise XlcValueError(f"{self!r} shares memory with an array that was changed in place after it was made (x += ..., or a slice of it); in NumPy "
-                                "it would show the change. Write x = x + ... where another name or a view still needs the old value, or take the view "
+            raise XlcValueError(f"{self!r} shares memory with an array that was changed in place after it was made (x += ..., or a slice "
+                                f"of it); in NumPy "
+                                "it would show the change. Write x = x + ... where another name or a view still needs the old value, or "
+                                "take the view "
                                 "again after the change")
         return self._node
 
@@ -111,7 +116,8 @@ class Tracer:
             raise XlcTypeError("len() of a 0-d traced value")
         size = self._node.type.shape[0]
         if isinstance(size, Dim):
-            raise XlcTypeError(f"len() must be a number, and the size {size} is not known while tracing; x.shape[0] gives it as a symbolic size")
+            raise XlcTypeError(f"len() must be a number, and the size {size} is not known while tracing; x.shape[0] gives it as a "
+                               f"symbolic size")
         return size
 
     def __iter__(self) -> Iterator[Tracer]:
@@ -119,7 +125,8 @@ class Tracer:
             raise XlcTypeError("iteration over a 0-d traced value")
         size = self._node.type.shape[0]
         if isinstance(size, Dim):
-            raise XlcTypeError(f"iteration over an axis of the symbolic size {size}; write it with array operations, or leave this axis out of dynamic=")
+            raise XlcTypeError(f"iteration over an axis of the symbolic size {size}; write it with array operations, or leave this axis "
+                               f"out of dynamic=")
         return iter([self[i] for i in range(size)])
 
     def __repr__(self) -> str:
@@ -143,30 +150,38 @@ class Tracer:
     def _unknown(self, what: str, instead: str) -> NoReturn:
         self.node  # noqa: B018  (a leaked or stale tracer is the more specific error)
         made = f", made at {self._node.loc[0]}:{self._node.loc[1]}" if self._node.loc else ""
-        raise XlcTypeError(f"{what} of a traced value ({self._what()}{made}): its value is not known while the function is traced. {instead}")
+        raise XlcTypeError(f"{what} of a traced value ({self._what()}{made}): its value is not known while the function is traced. "
+                           f"{instead}")
 
     def __bool__(self) -> bool:
         self._unknown("the truth value", "Python's if, while, and, or, not, assert, min and max cannot depend on it: choose values with "
-                      "np.where(condition, a, b), combine conditions with & | ~, use np.minimum and np.maximum; if it is a setting rather than data, "
+                      "np.where(condition, a, b), combine conditions with & | ~, use np.minimum and np.maximum; if it is a setting "
+                      "rather than data, "
                       "declare it with static_argnames=")
 
     def __int__(self) -> int:
-        self._unknown("int()", "Use x.astype(int) to stay with arrays; if it is a setting (a size, a number of steps) rather than data, declare it "
+        self._unknown("int()", "Use x.astype(int) to stay with arrays; if it is a setting (a size, a number of steps) rather than data, "
+                               "declare it "
                       "with static_argnames=")
 
     def __index__(self) -> int:
-        self._unknown("the integer value", "As an index into a traced array it works (x[i]); for an ordinary array write xlc.numpy.take(a, i, axis=0) with a "
+        self._unknown("the integer value", "As an index into a traced array it works (x[i]); for an ordinary array write "
+                                           "xlc.numpy.take(a, i, axis=0) with a "
                       "traced i; for a size, range() or a list index declare the argument with static_argnames=")
 
     def __float__(self) -> float:
-        self._unknown("float()", "The functions of math (math.sin, ...) need a number: use NumPy's (np.sin, ...); x.astype(float) converts; if it is a "
-                      "setting rather than data, declare it with static_argnames=. To write it into an ordinary array use xlc.numpy.at(a, i).set(x)")
+        self._unknown("float()", "The functions of math (math.sin, ...) need a number: use NumPy's (np.sin, ...); x.astype(float) "
+                                 "converts; if it is a "
+                      "setting rather than data, declare it with static_argnames=. To write it into an ordinary array use "
+                      "xlc.numpy.at(a, i).set(x)")
 
-    __complex__ = __float__  # type: ignore[assignment]
+    __complex__ = __float__
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        self._unknown("np.asarray()", "Traced values inside a list become one array with np.stack([...]) or xlc.numpy.asarray([...]); a function "
-                      "outside NumPy cannot be traced; to read or write an ordinary array at traced indices use xlc.numpy.take(a, i, axis=0) and "
+        self._unknown("np.asarray()", "Traced values inside a list become one array with np.stack([...]) or xlc.numpy.asarray([...]); a "
+                                      "function "
+                      "outside NumPy cannot be traced; to read or write an ordinary array at traced indices use xlc.numpy.take(a, i, "
+                      "axis=0) and "
                       "xlc.numpy.at(a, i).set(value)")
 
     def item(self, *index: Any) -> NoReturn:
@@ -179,7 +194,8 @@ class Tracer:
         self._unknown("'in'", "Use np.any(x == value)")
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise XlcTypeError("a traced array cannot be assigned to in place (x[index] = value); write x = xlc.numpy.at(x, index).set(value), also "
+        raise XlcTypeError("a traced array cannot be assigned to in place (x[index] = value); write x = xlc.numpy.at(x, "
+                           "index).set(value), also "
                            ".add, .multiply, .min, .max; for a mask x = np.where(mask, value, x)")
 
     def _in_place(name: str, instead: str) -> Callable[..., NoReturn]:  # type: ignore[misc]
@@ -209,11 +225,14 @@ class Tracer:
         out = kwargs.pop("out", None)
         if out is not None and any(o is not None for o in (out if isinstance(out, tuple) else (out,))):
             if any(isinstance(o, np.ndarray) for o in out):
-                raise XlcTypeError(f"np.{ufunc.__name__} would write a traced value into an ordinary array (a += b, or out=a); write a = a + b, or make a "
+                raise XlcTypeError(f"np.{ufunc.__name__} would write a traced value into an ordinary array (a += b, or out=a); write a = "
+                                   f"a + b, or make a "
                                    "with xlc.numpy.zeros, np.zeros_like(x)")
-            raise XlcTypeError(f"np.{ufunc.__name__}(..., out=y): traced arrays are not written in place; write y = np.{ufunc.__name__}(...)")
+            raise XlcTypeError(f"np.{ufunc.__name__}(..., out=y): traced arrays are not written in place; write y = "
+                               f"np.{ufunc.__name__}(...)")
         if kwargs.pop("where", True) is not True:
-            raise XlcTypeError(f"np.{ufunc.__name__}(..., where=mask) leaves elements undefined; write np.where(mask, np.{ufunc.__name__}(...), other)")
+            raise XlcTypeError(f"np.{ufunc.__name__}(..., where=mask) leaves elements undefined; write np.where(mask, "
+                               f"np.{ufunc.__name__}(...), other)")
         if method == "__call__":
             f = serving(ufunc)
             return call(f, full_name(ufunc), inputs, kwargs)
@@ -254,7 +273,7 @@ class Tracer:
     __lshift__, __rlshift__, __ilshift__ = _binary("left_shift"), _binary("left_shift", True), _inplace("left_shift")
     __rshift__, __rrshift__, __irshift__ = _binary("right_shift"), _binary("right_shift", True), _inplace("right_shift")
     __lt__, __le__, __gt__, __ge__ = _binary("less"), _binary("less_equal"), _binary("greater"), _binary("greater_equal")
-    __eq__, __ne__ = _binary("equal"), _binary("not_equal")  # type: ignore[assignment]
+    __eq__, __ne__ = _binary("equal"), _binary("not_equal")
     __ipow__ = _inplace("power")
 
     def __pow__(self, other: Any) -> Any:
@@ -342,8 +361,9 @@ def _method(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name in ("sum prod mean var std max min any all argmax argmin cumsum cumprod argsort searchsorted take repeat ravel squeeze swapaxes diagonal "
-              "trace clip round nonzero ptp choose compress").split():
+for _name in ["sum", "prod", "mean", "var", "std", "max", "min", "any", "all", "argmax", "argmin", "cumsum", "cumprod", "argsort",
+              "searchsorted", "take", "repeat", "ravel", "squeeze", "swapaxes", "diagonal", "trace", "clip", "round", "nonzero", "ptp",
+              "choose", "compress"]:
     if _name not in ("nonzero", "choose", "compress"):
         setattr(Tracer, _name, _method(_name))
 
@@ -411,7 +431,8 @@ def power(x: Any, y: Any) -> Any:
         return elementwise("square", x)  # int8, where np.power(x, 2) is int64
     if type(x) is Tracer and type(y) in (int, float) and x._node.dtype.kind != "b":
         if x._weak and x._node.dtype.is_int and type(y) is int and y < 0:
-            return elementwise("power", elementwise("add", x, 0.0, python=True), y, python=True)  # a Python int to a negative power is a float
+            # a Python int to a negative power is a float
+            return elementwise("power", elementwise("add", x, 0.0, python=True), y, python=True)
         result = dtype_of(loop_dtypes(np.power, (spec_of(x), type(y)))[-1])
         if result == x._node.dtype:
             match y:
@@ -442,14 +463,17 @@ def _update(x: Tracer, name: str, other: Any) -> Tracer:
         return result  # Python and NumPy scalars are immutable: the name is bound to a new one
     storage = x._storage
     if storage is not None and storage.owner:
-        raise XlcTypeError(f"x {_SYMBOLS[name]}= ... would write into {storage.owner}, which belongs to the caller; write x = x {_SYMBOLS[name]} ... (a "
+        raise XlcTypeError(f"x {_SYMBOLS[name]}= ... would write into {storage.owner}, which belongs to the caller; write x = x "
+                           f"{_SYMBOLS[name]} ... (a "
                            "compiled function does not change its arguments; donate= lets it reuse their memory)")
     out = result.node
     if not np.can_cast(out.dtype.numpy, node.dtype.numpy, "same_kind"):
-        raise XlcTypeError(f"cannot cast the result of {name} from {out.dtype.numpy} to {node.dtype.numpy} with casting rule 'same_kind': an array that is "
+        raise XlcTypeError(f"cannot cast the result of {name} from {out.dtype.numpy} to {node.dtype.numpy} with casting rule "
+                           f"'same_kind': an array that is "
                            f"updated in place keeps its dtype; write x = x {_SYMBOLS[name]} ...")
     if out.shape != node.shape:
-        raise XlcValueError(f"x {_SYMBOLS[name]}= ...: non-broadcastable output operand with shape {show_shape(node.shape)} doesn't match the broadcast shape "
+        raise XlcValueError(f"x {_SYMBOLS[name]}= ...: non-broadcastable output operand with shape {show_shape(node.shape)} doesn't "
+                            f"match the broadcast shape "
                             f"{show_shape(out.shape)}; write x = x {_SYMBOLS[name]} ...")
     if storage is None:
         storage = x._storage = Storage()
@@ -457,7 +481,8 @@ def _update(x: Tracer, name: str, other: Any) -> Tracer:
     return Tracer(cast(out, node.dtype), False, storage)
 
 
-_SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "floor_divide": "//", "remainder": "%", "power": "**", "matmul": "@",
+_SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "floor_divide": "//", "remainder": "%", "power": "**",
+            "matmul": "@",
             "bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^", "left_shift": "<<", "right_shift": ">>"}
 _REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_and": "all", "logical_or": "any",
                "logaddexp": "logsumexp"}
@@ -477,7 +502,8 @@ def _ufunc_method(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs:
         x, y = (lift(v) for v in inputs)
         return elementwise(name, x[(...,) + (None,) * y.ndim], y, **kwargs)
     if method == "at":
-        raise XlcTypeError(f"np.{name}.at changes a traced array in place; write x = xlc.numpy.at(x, index).add(values), also .multiply, .min, .max, .set")
+        raise XlcTypeError(f"np.{name}.at changes a traced array in place; write x = xlc.numpy.at(x, index).add(values), also .multiply, "
+                           f".min, .max, .set")
     raise unsupported(f"np.{name}.{method}")
 
 

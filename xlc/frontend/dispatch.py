@@ -3,7 +3,8 @@
     f.dispatcher(x, w)      known kind of call: straight into compiled code, in C
                             else: ``Jitted.miss`` traces, compiles, and ``enter``s the program for this kind of call
 
-While a function is traced, and under other values of the knobs that change what is compiled, calls are of another kind: the context key says so.
+While a function is traced, and under other values of the knobs that change what is compiled, calls are of another kind: the context key
+says so.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def result_tree(tree: Tree) -> Any:
 
 
 def leaf_order(args: tuple[Any, ...], kwargs: dict[str, Any], static: tuple[frozenset[int], frozenset[str]], canonical: Any) -> list[int]:
-    """For each leaf of the call as it was written, its number after the arguments were bound to names (keywords may have been given out of order).
+    """For each leaf of the call as it was written, its number after the arguments were bound to names (keywords may have been given out of
+    order).
 
     ``canonical(args, kwargs)`` flattens a call bound to names."""
     numbers, names = static

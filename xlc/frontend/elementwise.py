@@ -2,8 +2,10 @@
 
     elementwise("add", x_i8, 1.5)      x: i8[3]  ->  add(cast(x) {dtype=f64}, full(1.5)) : f64[3]
 
-The dtypes come from NumPy itself (``ufunc.resolve_dtypes``, which knows NEP 50 and the weak Python scalars). What enters are tracers, Python
-scalars and anything array-like; what leaves is a tracer. A NumPy ufunc is either an operator of the IR (``_OPERATORS``), or a few of them (``_LOWERINGS``).
+The dtypes come from NumPy itself (``ufunc.resolve_dtypes``, which knows NEP 50 and the weak Python scalars). What enters are tracers,
+Python
+scalars and anything array-like; what leaves is a tracer. A NumPy ufunc is either an operator of the IR (``_OPERATORS``), or a few of them
+(``_LOWERINGS``).
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def literal(value: Any, dtype: DType, shape: tuple[Size, ...] = ()) -> Node:
         if not isinstance(value, (bool, int)):
             raise XlcTypeError(f"the number {value!r} meets an array of integers; write it as an integer, or convert the array with astype")
         if not info.min <= value <= info.max:
-            raise XlcOverflowError(f"Python integer {value} out of bounds for {dtype.numpy}; write np.int64({value}) or convert the array with "
+            raise XlcOverflowError(f"Python integer {value} out of bounds for {dtype.numpy}; write np.int64({value}) or convert the "
+                                   f"array with "
                                    f"astype to a dtype that holds it")
     with np.errstate(all="ignore"):
         if dtype.is_float:
@@ -104,7 +107,7 @@ def broadcast_to(node: Node, shape: tuple[Size, ...]) -> Node:
 
 
 @lru_cache(maxsize=4096)
-def _loop(ufunc: np.ufunc, spec: tuple[Any, ...], dtype: np.dtype | None, casting: str) -> tuple[DType, ...]:
+def _loop(ufunc: np.ufunc, spec: tuple[Any, ...], dtype: np.dtype | None, casting: Any) -> tuple[DType, ...]:
     signature = (None,) * ufunc.nin + (dtype,) * ufunc.nout
     with np.errstate(all="ignore"):
         found = ufunc.resolve_dtypes((*spec, *(None,) * ufunc.nout), signature=signature, casting=casting)
@@ -126,7 +129,8 @@ def spec_of(x: Any) -> Any:
     """What promotion sees of an operand: a dtype, or the type of a Python scalar."""
     kind = type(x)
     if kind is Tracer:
-        return (int if x._node.type.dtype.kind == "i" else float) if x._weak and x._node.type.dtype.kind != "b" else x._node.type.dtype.numpy
+        dtype = x._node.type.dtype
+        return dtype.numpy if not x._weak or dtype.kind == "b" else int if dtype.kind == "i" else float
     if kind is bool:
         return np.dtype(bool)
     if kind is int or kind is float:
@@ -136,11 +140,12 @@ def spec_of(x: Any) -> Any:
 
 def result_dtype(*operands: Any) -> DType:
     """The dtype that NumPy's ``result_type`` gives: for concat, where, clip, stack..."""
-    operands = tuple(x if type(x) in PYTHON or isinstance(x, (Tracer, np.ndarray, np.generic, np.dtype, type)) else lift(x) for x in operands)
-    stand = {int: 0, float: 0.0}
+    operands = tuple(x if type(x) in PYTHON or isinstance(x,
+                                                          (Tracer, np.ndarray, np.generic, np.dtype, type)) else lift(x) for x in operands)
+    stand: dict[Any, Any] = {int: 0, float: 0.0}
     specs = [x if isinstance(x, (np.dtype, type)) else spec_of(x) for x in operands]
     try:
-        return dtype_of(np.result_type(*(stand.get(s, s) for s in specs)))  # type: ignore[call-overload]
+        return dtype_of(np.result_type(*(stand.get(s, s) for s in specs)))
     except TypeError:
         raise XlcTypeError(f"there is no common dtype of {', '.join(str(s) for s in specs)}; convert one with astype") from None
 
@@ -167,11 +172,12 @@ def elementwise(name: str, *operands: Any, dtype: Any = None, casting: str = "sa
     loop = loop_dtypes(ufunc, specs, dtype, casting)
     inputs = loop[:ufunc.nin]
     shape = broadcast_shapes(*(x._node.type.shape for x in operands if type(x) is Tracer))
-    nodes = [literal(x, d, shape) if type(x) in PYTHON else broadcast(cast(unwrap(x), d), shape) for x, d in zip(operands, inputs, strict=True)]
+    nodes = [literal(x, d, shape) if type(x) in PYTHON else broadcast(cast(unwrap(x), d), shape) for x,
+             d in zip(operands, inputs, strict=True)]
     lowered = lower(name, *nodes)
     if ufunc.nout == 1:
         return wrap(cast(lowered, loop[-1]), weak)
-    return tuple(wrap(cast(n, d), weak) for n, d in zip(lowered, loop[ufunc.nin:], strict=True))  # type: ignore[arg-type]
+    return tuple(wrap(cast(n, d), weak) for n, d in zip(lowered, loop[ufunc.nin:], strict=True))
 
 
 def _operand(x: Any) -> Any:
@@ -180,8 +186,8 @@ def _operand(x: Any) -> Any:
     return x if type(x) is Tracer else lift(x)
 
 
-def lower(name: str, *nodes: Node) -> Node:
-    """np.<name> on nodes of the loop's dtypes and one shape."""
+def lower(name: str, *nodes: Node) -> Any:
+    """np.<name> on nodes of the loop's dtypes and one shape: a node, or one per result."""
     first = nodes[0].dtype
     special = _BOOL.get(name) if first.kind == "b" else _INT.get(name) if first.is_int else None
     special = special or _LOWERINGS.get(name)
@@ -215,11 +221,11 @@ def _compare_far_literal(name: str, operands: tuple[Any, ...], specs: tuple[Any,
 # ------------------------------------------------------------------------------------------------ what each ufunc is
 
 
-_OPERATORS = {name: name for name in (
-    "add subtract multiply divide floor_divide remainder hypot logaddexp maximum minimum copysign nextafter "
-    "bitwise_and bitwise_or bitwise_xor negative sqrt cbrt square sign signbit reciprocal "
-    "exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh floor ceil trunc isnan isinf isfinite "
-    "less less_equal greater greater_equal equal not_equal").split()}
+_OPERATORS = {name: name for name in ["add", "subtract", "multiply", "divide", "floor_divide", "remainder", "hypot", "logaddexp",
+                                      "maximum", "minimum", "copysign", "nextafter", "bitwise_and", "bitwise_or", "bitwise_xor",
+                                      "negative", "sqrt", "cbrt", "square", "sign", "signbit", "reciprocal", "exp", "exp2", "expm1", "log",
+                                      "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "floor", "ceil", "trunc",
+                                      "isnan", "isinf", "isfinite", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal"]}
 _OPERATORS |= {"power": "pow", "arctan2": "atan2", "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift",
                "invert": "bitwise_not", "absolute": "abs", "fabs": "abs", "rint": "round", "arcsin": "asin", "arccos": "acos",
                "arctan": "atan", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh"}
@@ -349,7 +355,8 @@ _BOOL: dict[str, Any] = {
 _INT: dict[str, Any] = {
     "floor": _same, "ceil": _same, "trunc": _same, "isnan": _never, "isinf": _never, "isfinite": _always, "power": _int_power,
     "fmax": lambda x, y: emit("maximum", x, y), "fmin": lambda x, y: emit("minimum", x, y),
-    "reciprocal": lambda x: _select(emit("equal", x, full(x.type, 1)), x, _select(emit("equal", x, full(x.type, -1)), x, 0)) if x.dtype.signed else
+    "reciprocal": lambda x: _select(emit("equal", x, full(x.type, 1)), x,
+                                    _select(emit("equal", x, full(x.type, -1)), x, 0)) if x.dtype.signed else
     _select(emit("equal", x, full(x.type, 1)), x, 0), "signbit": lambda x: emit("less", x, full(x.type, 0)),
     "square": lambda x: x * x, **{name: _mixed_compare(name) for name in _COMPARISONS},
 }
@@ -359,4 +366,4 @@ UFUNCS = frozenset(_OPERATORS) | frozenset(_LOWERINGS)
 def size_node(size: Size) -> Node:
     """A size as a number: i64[]."""
     size = plain_size(size)
-    return full(Type(i64), size) if isinstance(size, int) else emit("size", size=size)
+    return full(Type(i64), size) if isinstance(size, int) else emit("extent", size=size)

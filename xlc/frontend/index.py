@@ -28,7 +28,8 @@ from .trace import _local, describe
 
 @dataclass
 class Key:
-    """A key, one entry per dimension of the array after new axes were inserted: a slice or an index array (Node). ``scalar`` tells the entries that
+    """A key, one entry per dimension of the array after new axes were inserted: a slice or an index array (Node). ``scalar`` tells the
+    entries that
     were written as integers."""
 
     basic: list[Any]  # per axis of x: (start, stop, step) or None for a whole axis
@@ -133,14 +134,17 @@ def _expand(x: Node, key: tuple[Any, ...]) -> list[tuple[str, Any]]:
 def _array_entries(item: Any) -> list[tuple[str, Any]]:
     if type(item) is not Tracer and not isinstance(item, np.ndarray):
         if isinstance(item, (str, float, dict, set)) or callable(item):
-            raise XlcIndexError(f"only integers, slices (`:`), ellipsis (`...`), None and integer arrays are valid indices; found {describe(item)}")
+            raise XlcIndexError(f"only integers, slices (`:`), ellipsis (`...`), None and integer arrays are valid indices; found "
+                                f"{describe(item)}")
         item = lift(item) if not isinstance(item, (list, tuple)) or len(item) else np.zeros(np.shape(item), np.int64)
     kind = item.dtype.kind
     if kind == "b":
         constant = item if isinstance(item, np.ndarray) else constant_of(item.node)
         if constant is None:
-            raise XlcTypeError(f"a traced boolean mask as an index ({item!r}) gives a result whose shape depends on the data; write np.where(mask, x, "
-                               "other) instead of x[mask], np.sum(x, where=mask) instead of x[mask].sum(), and x = np.where(mask, v, x) instead of "
+            raise XlcTypeError(f"a traced boolean mask as an index ({item!r}) gives a result whose shape depends on the data; write "
+                               f"np.where(mask, x, "
+                               "other) instead of x[mask], np.sum(x, where=mask) instead of x[mask].sum(), and x = np.where(mask, v, x) "
+                               "instead of "
                                "x[mask] = v")
         return [("array", lift(ids)) for ids in np.nonzero(constant)]
     if kind not in "iu":
@@ -153,7 +157,7 @@ def constant_of(node: Node) -> np.ndarray | None:
     if node.op.name == "constant":
         return node["value"].value
     if node.op.name == "full" and node.type.is_static:
-        return np.full(node.shape, node["value"], node.dtype.numpy)  # type: ignore[arg-type]
+        return np.full(node.shape, node["value"], node.dtype.numpy)
     return None
 
 
@@ -205,10 +209,10 @@ def _slice(s: slice, n: Size, axis: int) -> tuple[Size, Size, int]:
         if start is not None or stop is not None:
             raise XlcIndexError(f"a slice with bounds and a negative step along the symbolic axis {axis}; write x[a:b][::{step}]")
         return n - 1, -1, step
-    first = 0 if start is None else _within(start, n)
-    last = n if stop is None else _within(stop, n)
-    _assume(last - first)
-    return first, last, step
+    low = 0 if start is None else _within(start, n)
+    high = n if stop is None else _within(stop, n)
+    _assume(high - low)
+    return low, high, step
 
 
 def _bound(v: Any, axis: int) -> Any:
@@ -217,7 +221,8 @@ def _bound(v: Any, axis: int) -> Any:
     if isinstance(v, Dim):
         return plain_size(v)
     if isinstance(v, Tracer):
-        raise XlcTypeError(f"a traced integer as a bound of a slice (axis {axis}) gives a result whose shape depends on the data; for a window of known "
+        raise XlcTypeError(f"a traced integer as a bound of a slice (axis {axis}) gives a result whose shape depends on the data; for a "
+                           f"window of known "
                            "length k write np.take(x, i + np.arange(k), axis=...), else declare the bound with static_argnames=")
     try:
         return operator.index(v)

@@ -5,8 +5,10 @@
     f.lower(x, w).graph   what was traced
     f.compile(x, w)       the compiled program: .graph, .after(pass), .kernels, .plan, .asm, .explain()
 
-What enters is a call; its arguments are flattened (``tree``), each leaf becomes a parameter of the graph, the function runs once on tracers, and what it
-returns becomes the results. Arrays of the closure and globals become constants, by their value at that moment. Python scalars that are passed
+What enters is a call; its arguments are flattened (``tree``), each leaf becomes a parameter of the graph, the function runs once on
+tracers, and what it
+returns becomes the results. Arrays of the closure and globals become constants, by their value at that moment. Python scalars that are
+passed
 are parameters too (weakly typed); defaults that are not passed stay what they are.
 """
 
@@ -46,7 +48,8 @@ class Spec:
 
 
 def spec(shape: int | str | Sequence[int | str | Dim], dtype: Any = "f4") -> Spec:
-    """A stand-in for an array: sizes are ints, or names or expressions of names ("batch", "2*n"); dtype is anything NumPy takes, or "bfloat16"."""
+    """A stand-in for an array: sizes are ints, or names or expressions of names ("batch", "2*n"); dtype is anything NumPy takes, or
+    "bfloat16"."""
     sizes = (shape,) if isinstance(shape, (int, str, Dim)) else tuple(shape)
     try:
         parsed = tuple(parse_size(s) if isinstance(s, str) else s if isinstance(s, Dim) else int(s) for s in sizes)
@@ -72,7 +75,8 @@ class Signature:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A traced function. ``names`` are the parameters' names, ``paths`` how a user would write each (``p['w']``); ``out_tree`` rebuilds the result from the
+    """A traced function. ``names`` are the parameters' names, ``paths`` how a user would write each (``p['w']``); ``out_tree`` rebuilds
+    the result from the
     graph's results; ``assumptions`` are sizes that must not be negative."""
 
     graph: Graph
@@ -97,7 +101,8 @@ class Lowered:
 
 
 class Compiled:
-    """A compiled program together with the nesting of its arguments and results. Attributes not listed here are those of the program: ``graph``,
+    """A compiled program together with the nesting of its arguments and results. Attributes not listed here are those of the program:
+    ``graph``,
     ``after(pass_name)``, ``kernels``, ``plan``, ``asm``, ``explain()``."""
 
     def __init__(self, lowered: Lowered, program: Any):
@@ -147,7 +152,8 @@ def _matches(shape: tuple[Size, ...], found: tuple[int, ...], path: str, sizes: 
         if len(s.names) == 1 and str(s) in s.names:
             value, where = sizes.setdefault(str(s), (n, f"{path} (axis {axis})"))
             if value != n:
-                raise XlcValueError(f"the size {s!s} is {value} in {where} and {n} in {path} (axis {axis}); sizes of one name must be equal")
+                raise XlcValueError(f"the size {s!s} is {value} in {where} and {n} in {path} (axis {axis}); sizes of one name must be "
+                                    f"equal")
         elif all(name in sizes for name in s.names) and s.evaluate({k: v for k, (v, _) in sizes.items()}) != n:
             return False
     return True
@@ -166,7 +172,8 @@ class _Call:
 
 
 class Jitted:
-    """A function with its compiled programs. What ``xlc.jit`` returns is its ``dispatcher``, which looks up here what it does not have itself."""
+    """A function with its compiled programs. What ``xlc.jit`` returns is its ``dispatcher``, which looks up here what it does not have
+    itself."""
 
     __name__: str
     __wrapped__: Callable[..., Any]
@@ -175,7 +182,7 @@ class Jitted:
                  device: str | None = None):
         if not callable(f):
             raise XlcTypeError(f"jit expects a function, found {describe(f)}")
-        update_wrapper(self, f)
+        update_wrapper(self, f)  # type: ignore[arg-type]
         self.__name__ = getattr(f, "__name__", type(f).__name__)
         self.f, self.fuse, self.device = f, fuse, device
         try:
@@ -189,7 +196,8 @@ class Jitted:
         self.static_places = frozenset(i for i, n in enumerate(names) if n in self.static), self.static
         self.method = names[:1] == ["self"]
         self.compiles = 0
-        self.dispatcher = Dispatcher(self.miss, static_argnums=sorted(self.static_places[0]), static_argnames=sorted(self.static), owner=self)
+        self.dispatcher = Dispatcher(self.miss, static_argnums=sorted(self.static_places[0]), static_argnames=sorted(self.static),
+                                     owner=self)
         self._entries: dict[Signature, Compiled] = {}
         self._lock = threading.Lock()
         self._compiling: dict[Signature, threading.Lock] = {}
@@ -215,7 +223,7 @@ class Jitted:
     def _dynamic(self, given: Mapping[Any, Any]) -> dict[str, dict[int, Size]]:
         if not isinstance(given, Mapping):
             raise XlcTypeError(f"dynamic= expects {{argument: {{axis: name}}}}, found {describe(given)}")
-        out = {}
+        out: dict[str, dict[int, Size]] = {}
         for argument, axes in given.items():
             root = argument.split("[")[0].split(".")[0] if isinstance(argument, str) else argument
             (name,) = self._argument_names(root, "dynamic")
@@ -268,9 +276,11 @@ class Jitted:
             try:
                 hash(value)
             except TypeError:
-                hint = "a list as a tuple" if isinstance(value, list) else "arrays are passed as ordinary arguments" if hasattr(value, "dtype") \
+                hint = "a list as a tuple" if isinstance(value, list) else "arrays are passed as ordinary arguments" if hasattr(value,
+                        "dtype") \
                     else "an immutable value"
-                raise XlcTypeError(f"{self.__name__}(): the static argument {name!r} must be hashable, found {describe(value)}; pass {hint}") from None
+                raise XlcTypeError(f"{self.__name__}(): the static argument {name!r} must be hashable, found {describe(value)}; pass "
+                                   f"{hint}") from None
             static.append((name, _typed(value)))
         names = self._leaf_roots(positional)
         holes = {n: v for n, v in zip(names, positional, strict=True) if n.split("[")[0] not in self.static}
@@ -300,11 +310,13 @@ class Jitted:
             try:
                 return np.array(leaf, _WEAK[kind].numpy), True
             except OverflowError:
-                raise XlcOverflowError(f"{self.__name__}(): the argument {path} = {leaf} does not fit int64; pass np.uint64({leaf}) or a float") from None
+                raise XlcOverflowError(f"{self.__name__}(): the argument {path} = {leaf} does not fit int64; pass np.uint64({leaf}) or a "
+                                       f"float") from None
         if kind is Tracer:
             raise refuse(leaf._trace, leaf._node.loc)
         if kind is Spec:
-            raise XlcTypeError(f"{self.__name__}(): the argument {path} is a spec; specs are for lower() and compile(), a call needs an array")
+            raise XlcTypeError(f"{self.__name__}(): the argument {path} is a spec; specs are for lower() and compile(), a call needs an "
+                               f"array")
         return as_array(leaf, f"{self.__name__}(): the argument {path}"), False
 
     def _types(self, found: Iterable[tuple[np.ndarray, bool]], where: Iterable[str]) -> tuple[tuple[Type, bool], ...]:
@@ -317,7 +329,7 @@ class Jitted:
             for axis, name in (self.dynamic.get(path) or self.dynamic.get(path.split("[")[0].split(".")[0]) or {}).items():
                 if not -len(shape) <= axis < len(shape):
                     raise XlcValueError(f"dynamic= names axis {axis} of {path}, which has shape {array.shape}")
-                shape[axis] = name  # type: ignore[call-overload]
+                shape[axis] = name
             named = Type(dtype_of(array.dtype), tuple(shape))
             _matches(named.shape, array.shape, path, sizes)
             out.append((named, weak))
@@ -337,7 +349,7 @@ class Jitted:
 
     def _signature_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Call, Signature]:
         call = self._call(args, kwargs)
-        leaves = []
+        leaves: list[tuple[Type, bool]] = []
         for leaf, path in zip(call.leaves, call.paths, strict=True):
             leaves += [(leaf.type, False)] if type(leaf) is Spec else self._types([self._array(leaf, path)], [path])
         return call, Signature(call.tree, tuple(leaves), call.static, config.key())
@@ -368,7 +380,8 @@ class Jitted:
             try:
                 out = self.f(*args, **kwargs)
             except RecursionError as error:
-                raise XlcRecursionError(f"{self.__name__} calls itself (or nests calls) deeper than Python's recursion limit while it is traced; a "
+                raise XlcRecursionError(f"{self.__name__} calls itself (or nests calls) deeper than Python's recursion limit while it is "
+                                        f"traced; a "
                                         "condition on traced values cannot end a recursion: let it depend on a static argument") from error
             except ValueError as error:
                 if isinstance(error.__cause__, XlcError):
@@ -408,12 +421,14 @@ def _result(leaf: Any, path: str, name: str) -> Any:
     if type(leaf) is Tracer or isinstance(leaf, (np.ndarray, np.generic, Dim)) or type(leaf) in _WEAK:
         return lift(leaf).node
     if isinstance(leaf, (str, bytes)) or callable(leaf) or not (hasattr(leaf, "__array__") or hasattr(leaf, "__dlpack__")):
-        raise XlcTypeError(f"{path} of {name} is {describe(leaf)}; a compiled function returns arrays, numbers, None, and nested containers of these")
+        raise XlcTypeError(f"{path} of {name} is {describe(leaf)}; a compiled function returns arrays, numbers, None, and nested "
+                           f"containers of these")
     return lift(leaf).node
 
 
 def _hold(lowered: Lowered, arrays: Sequence[np.ndarray]) -> bool:
-    env = {str(s): n for p, a in zip(lowered.graph.params, arrays, strict=True) for s, n in zip(p.shape, a.shape, strict=True) if isinstance(s, Dim)}
+    env = {str(s): n for p, a in zip(lowered.graph.params, arrays, strict=True) for s,
+           n in zip(p.shape, a.shape, strict=True) if isinstance(s, Dim)}
     return all(size.evaluate(env) >= 0 for size in lowered.assumptions)
 
 
@@ -452,7 +467,8 @@ def _bound(jitted: Jitted, instance: Any) -> Any:
     found = kept.get(id(jitted))
     if found is None:
         first, *_ = list(jitted.signature.parameters) if jitted.signature else [""]
-        found = kept[id(jitted)] = jit(jitted.f.__get__(instance), static_argnames=tuple(jitted.static - {first}), donate=tuple(jitted.donate - {first}),
+        found = kept[id(jitted)] = jit(jitted.f.__get__(instance), static_argnames=tuple(jitted.static - {first}),
+                                       donate=tuple(jitted.donate - {first}),
                                        dynamic=jitted.dynamic, fuse=jitted.fuse, device=jitted.device)
     return found
 

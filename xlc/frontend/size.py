@@ -90,8 +90,10 @@ class SymbolicSize(Dim):
                 return True
             case "==" if (low is not None and low > 0) or (high is not None and high > 0):
                 return False
-        raise XlcValueError(f"{self} {sign} {other} depends on the size, which is not known while the function is traced, so a Python decision on it "
-                            "would hold for one size only; choose with np.where, or leave this axis out of dynamic= so that each size is compiled")
+        raise XlcValueError(f"{self} {sign} {other} depends on the size, which is not known while the function is traced, so a Python "
+                            f"decision on it "
+                            "would hold for one size only; choose with np.where, or leave this axis out of dynamic= so that each size is "
+                            "compiled")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, (int, Dim)) and self._decide(other, "==")
@@ -112,13 +114,14 @@ class SymbolicSize(Dim):
         return not self > other
 
     def __bool__(self) -> bool:
-        return not self == 0
+        return self != 0
 
     def __index__(self) -> int:
-        raise XlcTypeError(f"the size {self} is symbolic: its value is not known while the function is traced. Make arrays of this size with xlc.numpy "
+        raise XlcTypeError(f"the size {self} is symbolic: its value is not known while the function is traced. Make arrays of this size "
+                           f"with xlc.numpy "
                            "(xlc.numpy.zeros, arange, ...) or np.zeros_like; a Python loop over it is not possible")
 
-    __int__ = __float__ = __index__  # type: ignore[assignment]
+    __int__ = __float__ = __index__
     __hash__ = Dim.__hash__
 
 

@@ -100,7 +100,7 @@ def unsupported(name: str) -> XlcError:
     if advice is None:
         near = difflib.get_close_matches(short, sorted(BY_NAME), n=3, cutoff=0.5)
         advice = ("the nearest that are: " + ", ".join(f"np.{n}" if hasattr(np, n) else f"xlc.numpy.{n}" for n in near)) if near else \
-            "docs/supported.md lists those that are; compute it outside the compiled function, or write it with those"
+            "xlc.numpy.__all__ lists those that are; write it with those, or compute it outside the compiled function"
     return XlcNotImplementedError(f"{name} is not supported on traced values: {advice}")
 
 
@@ -115,4 +115,6 @@ def call(f: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
 
 
 def _out_advice(kwargs: dict[str, Any]) -> str:
-    return "; traced arrays are not written in place: assign the result, y = f(x), instead of out=y" if kwargs.get("out") is not None else ""
+    if kwargs.get("out") is None:
+        return ""
+    return "; traced arrays are not written in place: assign the result, y = f(x), instead of out=y"

@@ -30,7 +30,8 @@ _local = _Local()
 
 
 class Trace:
-    """``captured`` maps the id of an array of the closure to (the array, its constant): each is copied once. ``assumptions`` holds sizes that must not
+    """``captured`` maps the id of an array of the closure to (the array, its constant): each is copied once. ``assumptions`` holds sizes
+    that must not
     be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis)."""
 
     __slots__ = ("alive", "assumptions", "captured", "name", "thread")
@@ -105,10 +106,12 @@ def refuse(trace: Trace, made_at: Location | None) -> XlcError:
     """The error for a value of ``trace`` that is used outside it."""
     where = f" (made at {made_at[0]}:{made_at[1]})" if made_at else ""
     if not trace.alive:
-        return XlcTypeError(f"a traced value{where} is used after the trace of {trace.name!r} has ended; it stands for no array. Return it from the "
+        return XlcTypeError(f"a traced value{where} is used after the trace of {trace.name!r} has ended; it stands for no array. Return "
+                            f"it from the "
                             "function instead of storing it outside (in a global, an attribute or a list)")
     if trace.thread != threading.get_ident():
-        return XlcTypeError(f"a traced value{where} of {trace.name!r} is used on another thread than the one that traces it; pass it as an argument to "
+        return XlcTypeError(f"a traced value{where} of {trace.name!r} is used on another thread than the one that traces it; pass it as "
+                            f"an argument to "
                             "a function that is jitted on its own, or compute in the thread that traces")
     return XlcTypeError(f"a traced value{where} of the function {trace.name!r} is used inside the separate trace of "
                         f"{_local.trace.name if _local.trace else None!r}; pass it as an argument")
@@ -123,20 +126,23 @@ def as_array(value: Any, what: str = "a value") -> np.ndarray:
         if isinstance(value, np.matrix):
             raise XlcTypeError(f"{what} is an np.matrix; pass np.asarray(m)")
         if hasattr(kind, "__cuda_array_interface__"):
-            raise XlcTypeError(f"{what} is a GPU array ({kind.__module__}.{kind.__name__}), and the cuda backend is not installed; copy it to the host "
+            raise XlcTypeError(f"{what} is a GPU array ({kind.__module__}.{kind.__name__}), and the cuda backend is not installed; copy "
+                               f"it to the host "
                                "(cupy.asnumpy(x), x.cpu().numpy())")
         if isinstance(value, (str, bytes)) or value is None or isinstance(value, (dict, set, complex)) or callable(value):
             raise XlcTypeError(f"{what} is {describe(value)}; expected an array or a number. An argument that is no array is declared with "
                                "static_argnames=")
         try:
-            value = np.asarray(value) if hasattr(value, "__array__") or isinstance(value, (list, tuple, int, float)) else np.from_dlpack(value)
+            value = np.asarray(value) if hasattr(value, "__array__") or isinstance(value,
+                                                                                   (list, tuple, int, float)) else np.from_dlpack(value)
         except (TypeError, ValueError, BufferError, RuntimeError, AttributeError) as error:
             raise XlcTypeError(f"{what} is {describe(value)}, which is no array ({error}). An argument that is no array is declared with "
                                "static_argnames=") from None
     try:
         dtype_of(value.dtype)
     except TypeError:
-        raise XlcTypeError(f"{what} is an array of dtype {value.dtype}; {_DTYPE_ADVICE.get(value.dtype.kind, 'convert it with astype')}") from None
+        advice = _DTYPE_ADVICE.get(value.dtype.kind, "convert it with astype")
+        raise XlcTypeError(f"{what} is an array of dtype {value.dtype}; {advice}") from None
     return value
 
 

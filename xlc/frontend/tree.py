@@ -3,7 +3,8 @@
     leaves, tree = flatten({"b": x, "a": [y, None]})      leaves == [y, x]; str(tree) == "{'a': [*, None], 'b': *}"
     unflatten(tree, leaves)                               {"a": [y, None], "b": x}
 
-Containers are dict (keys in sorted order), OrderedDict, list, tuple, namedtuple, instances of dataclasses, and None. Everything else is a leaf. Trees
+Containers are dict (keys in sorted order), OrderedDict, list, tuple, namedtuple, instances of dataclasses, and None. Everything else is a
+leaf. Trees
 are immutable and hashable: equal trees mean equal nesting.
 """
 
@@ -21,7 +22,8 @@ DEPTH = 200
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """``kind`` is leaf, none, tuple, list, dict or call; ``keys`` are a dict's keys or the names of fields; ``make`` rebuilds a ``call``."""
+    """``kind`` is leaf, none, tuple, list, dict or call; ``keys`` are a dict's keys or the names of fields; ``make`` rebuilds a
+    ``call``."""
 
     kind: str
     children: tuple[Tree, ...] = ()
@@ -78,7 +80,8 @@ def _flatten(value: Any, leaves: list[Any], depth: int) -> Tree:
         fields = dataclasses.fields(value)
         hidden = [f.name for f in fields if not f.init]
         if hidden:
-            raise XlcTypeError(f"the dataclass {kind.__name__} cannot be an argument or a result: its field {hidden[0]} has init=False, so a copy "
+            raise XlcTypeError(f"the dataclass {kind.__name__} cannot be an argument or a result: its field {hidden[0]} has init=False, "
+                               f"so a copy "
                                "with other arrays cannot be made through its constructor")
         names = tuple(f.name for f in fields)
         make = _FieldsOf(kind, names) if any(f.kw_only for f in fields) else kind

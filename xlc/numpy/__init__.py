@@ -5,8 +5,10 @@
     @xlc.jit
     def f(x): return xnp.tril(x @ x.mT)        on traced values: part of the program, the same as np.tril there
 
-Beyond NumPy: ``at(x, index).set(v)`` (functional update), ``one_hot``, ``top_k``, ``logsumexp``, ``erf``, ``erfc``, ``expit``, ``rsqrt``. Functions whose result's
-shape depends on the data (``nonzero``, ``unique_values``...) are left out. Every function named here serves the NumPy function of its name on traced values.
+Beyond NumPy: ``at(x, index).set(v)`` (functional update), ``one_hot``, ``top_k``, ``logsumexp``, ``erf``, ``erfc``, ``expit``, ``rsqrt``.
+Functions whose result's
+shape depends on the data (``nonzero``, ``unique_values``...) are left out. Every function named here serves the NumPy function of its name
+on traced values.
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ from ..frontend.trace import current
 from . import create, elementwise, index, reduce, standard  # noqa: F401  (fill the table)
 from . import linalg as _linalg  # noqa: F401
 from . import shape as _shape  # noqa: F401
-from .index import At as at
-from .standard import finfo, iinfo, isdtype
+from .index import At
+from .standard import finfo as finfo
+from .standard import iinfo as iinfo
+from .standard import isdtype as isdtype
 
+at = At
 __array_api_version__ = "2024.12"
 _RENAMED = {"full_": "full"}
-_CONCRETE = {"zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "identity", "tri", "indices", "can_cast", "result_type", "shape",
+_CONCRETE = {"zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "identity", "tri", "indices", "can_cast",
+             "result_type", "shape",
              "ndim", "size", "iscomplexobj", "isrealobj", "zeros_like", "ones_like", "empty_like", "full_like", "asarray", "asanyarray",
              "ascontiguousarray", "array", "copy", "meshgrid"}  # without a trace: NumPy's own
 
@@ -56,7 +62,8 @@ for _name, _f in _functions.items():
 pi, e, inf, nan, newaxis = np.pi, np.e, np.inf, np.nan, None
 globals().update({_name: _d.type for _name, _d in standard.DTYPES.items()})
 bfloat16 = standard.bfloat16.type
-linalg = SimpleNamespace(**{_f.__name__: public(_f.__name__, BY_NUMPY[_f]) for _f in BY_NUMPY if getattr(_f, "__module__", "") == "numpy.linalg"})
+linalg = SimpleNamespace(**{_f.__name__: public(_f.__name__, BY_NUMPY[_f]) for _f in BY_NUMPY if getattr(_f, "__module__",
+        "") == "numpy.linalg"})
 __all__ = sorted([*_functions, "at", "finfo", "iinfo", "isdtype", "from_dlpack", "linalg", "pi", "e", "inf", "nan", "newaxis", "bfloat16",
                   *standard.DTYPES])
 

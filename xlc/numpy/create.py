@@ -46,7 +46,8 @@ def full_(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, d
 
 
 @function(np.full_like)
-def full_like(x: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Any:
+def full_like(x: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *,
+              device: Any = None) -> Any:
     x = lift(x)
     return _full(x.node.shape if shape is None else shape_of(shape), fill_value, x.node.dtype if dtype is None else dtype)
 
@@ -68,14 +69,16 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, *, de
     values = (start, stop, step)
     for v, what in zip(values, ("start", "stop", "step"), strict=True):
         if isinstance(v, Tracer):
-            raise XlcTypeError(f"np.arange with a traced {what} gives a result whose shape depends on the data; declare it with static_argnames=, or write "
+            raise XlcTypeError(f"np.arange with a traced {what} gives a result whose shape depends on the data; declare it with "
+                               f"static_argnames=, or write "
                                f"x + np.arange(n) with a known n")
     if not builtins.any(isinstance(v, Dim) for v in values):
         if builtins.all(isinstance(v, (int, np.integer)) for v in values) and (dtype is None or dtype_from(dtype).is_int):
             n = len(range(int(start), int(stop), int(step)))
             d = dtype_from(dtype) if dtype is not None else dtype_of(np.arange(*values[:0], 0).dtype)
             return _counted(n, int(start), int(step), d)
-        return lift(np.arange(start, stop, step, None if dtype is None else dtype_from(dtype).numpy))
+        numpy_dtype: Any = None if dtype is None else dtype_from(dtype).numpy
+        return lift(np.arange(start, stop, step, numpy_dtype))  # type: ignore[call-overload]
     start, stop = size_or_int(start), size_or_int(stop)
     step = integer(step, "step")
     if step < 1 or isinstance(start, Dim):
@@ -110,7 +113,8 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retste
     if n < 0:
         raise XlcValueError(f"Number of samples, {n}, must be non-negative.")
     if not isinstance(start, Tracer) and not isinstance(stop, Tracer):
-        found = np.linspace(start, stop, n, endpoint, retstep, None if dtype is None else dtype_from(dtype).numpy, axis)
+        numpy_dtype: Any = None if dtype is None else dtype_from(dtype).numpy
+        found: Any = np.linspace(start, stop, n, endpoint, retstep, numpy_dtype, axis)  # type: ignore[call-overload]
         return (lift(found[0]), found[1]) if retstep else lift(found)
     d = result_dtype(start, stop, float(n))
     d = d if d.is_float else f64
@@ -139,14 +143,16 @@ def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: 
 
 
 @function(np.eye)
-def eye(n: Any, m: Any = None, /, k: int = 0, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None, **kwargs: Any) -> Any:
+def eye(n: Any, m: Any = None, /, k: int = 0, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None,
+        **kwargs: Any) -> Any:
     m = kwargs.pop("M", m)
     if kwargs:
         raise TypeError(f"eye() got an unexpected keyword argument {next(iter(kwargs))!r}")
     shape = (size_of(n), size_of(n if m is None else m))
     rows, columns = (emit("iota", shape=shape, axis=a, dtype=i64) for a in (0, 1))
     k = integer(k, "k")
-    return wrap(cast(emit("equal", columns, emit("add", rows, full(rows.type, k)) if k else rows), dtype_from(float if dtype is None else dtype)))
+    return wrap(cast(emit("equal", columns, emit("add", rows, full(rows.type, k)) if k else rows),
+                     dtype_from(float if dtype is None else dtype)))
 
 
 @function(np.identity)
@@ -179,7 +185,8 @@ def _strong(x: Any) -> Tracer:
 
 
 @function(np.array)
-def array(x: Any, dtype: Any = None, *, copy: bool | None = True, order: str = "K", subok: bool = False, ndmin: int = 0, like: Any = None) -> Any:
+def array(x: Any, dtype: Any = None, *, copy: bool | None = True, order: str = "K", subok: bool = False, ndmin: int = 0,
+          like: Any = None) -> Any:
     y = asarray(x, dtype).copy()
     return y.reshape((1,) * (ndmin - y.ndim) + y.node.shape) if y.ndim < ndmin else y
 

@@ -27,7 +27,8 @@ from ..ir.node import Node, full
 from ..ir.types import DType, bool_
 
 # array API name -> NumPy's
-_STANDARD = {"abs": "absolute", "acos": "arccos", "acosh": "arccosh", "asin": "arcsin", "asinh": "arcsinh", "atan": "arctan", "atan2": "arctan2",
+_STANDARD = {"abs": "absolute", "acos": "arccos", "acosh": "arccosh", "asin": "arcsin", "asinh": "arcsinh", "atan": "arctan",
+             "atan2": "arctan2",
              "atanh": "arctanh", "bitwise_invert": "invert", "bitwise_not": "invert", "bitwise_left_shift": "left_shift",
              "bitwise_right_shift": "right_shift", "pow": "power", "mod": "remainder", "true_divide": "divide"}
 
@@ -209,7 +210,7 @@ def sinc(x: Any) -> Any:
 
 
 @function(np.astype)
-def astype(x: Any, dtype: Any, /, *, copy: bool = True, casting: str = "unsafe", device: Any = None) -> Any:
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, casting: Any = "unsafe", device: Any = None) -> Any:
     x, to = lift(x), dtype_from(dtype)
     if casting != "unsafe" and not np.can_cast(x.dtype, to.numpy, casting):
         raise XlcTypeError(f"cannot cast array data from {x.dtype} to {to.numpy} according to the rule {casting!r}")

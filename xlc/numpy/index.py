@@ -9,9 +9,9 @@ import numpy as np
 from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, unwrap, wrap
 from ..frontend.axes import integer, one_axis
+from ..frontend.eager import public
 from ..frontend.elementwise import broadcast, broadcast_shapes, cast, elementwise, emit, literal, result_dtype, show_shape, size_node
 from ..frontend.index import get_item, parse_key, wrap_negative
-from ..frontend.eager import public
 from ..frontend.table import function
 from ..ir.node import Node, full
 from ..ir.types import Dim, Size, Type, dtype_of, i64
@@ -63,7 +63,8 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
 
 
 class At:
-    """``xlc.numpy.at(x, index)``: an array with some elements replaced, as a new array. Elements whose index is out of bounds are left out; where an index
+    """``xlc.numpy.at(x, index)``: an array with some elements replaced, as a new array. Elements whose index is out of bounds are left
+    out; where an index
     occurs several times, ``set`` keeps the last and the others combine all."""
 
     def __init__(self, x: Any, index: Any):
@@ -148,7 +149,8 @@ def _masked_update(x: Node, mask: Any, new: Node, mode: str) -> Node:
     if m.rank > x.rank or m.shape != x.shape[:m.rank]:
         raise XlcValueError(f"boolean index of shape {show_shape(m.shape)} does not match the array's {show_shape(x.shape)}")
     if new.rank > x.rank - m.rank:
-        raise XlcTypeError("values for a boolean mask must be one number, or broadcast along the axes that the mask does not cover; how many elements it "
+        raise XlcTypeError("values for a boolean mask must be one number, or broadcast along the axes that the mask does not cover; how "
+                           "many elements it "
                            "selects is not known while tracing: write x = np.where(mask, values_of_the_shape_of_x, x)")
     m = emit("broadcast", m, shape=x.shape, axes=tuple(range(m.rank))) if m.rank < x.rank else m
     return emit("where", m, _combined(x, broadcast(new, x.shape), mode), x)

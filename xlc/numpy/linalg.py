@@ -49,12 +49,11 @@ def matmul(x: Any, y: Any, /, out: None = None, *, dtype: Any = None, casting: s
         raise XlcValueError("matmul: an operand is a scalar (0-d); use * for a product with a number")
     n, m = a.node.shape[-1], b.node.shape[-2 if b.ndim > 1 else 0]
     if n != m:
-        raise XlcValueError(f"matmul: shapes {show_shape(a.node.shape)} and {show_shape(b.node.shape)} do not fit: the last size of the first, {n}, differs "
+        raise XlcValueError(f"matmul: shapes {show_shape(a.node.shape)} and {show_shape(b.node.shape)} do not fit: the last size of the "
+                            f"first, {n}, differs "
                             f"from {'the last but one' if b.ndim > 1 else 'the size'} of the second, {m}")
     left, right = a.node, b.node
-    if left.rank <= 2 and right.rank <= 2:
-        product = contract(left, right, ((left.rank - 1,), (builtins.max(right.rank - 2, 0),)))
-    elif right.rank <= 2:  # a stack of matrices times one: a single, taller product
+    if left.rank <= 2 and right.rank <= 2 or right.rank <= 2:
         product = contract(left, right, ((left.rank - 1,), (builtins.max(right.rank - 2, 0),)))
     else:
         product = _stacked(left, right)
@@ -96,7 +95,8 @@ def dot(x: Any, y: Any, out: None = None) -> Any:
         return elementwise("multiply", a, b)
     n, m = a.node.shape[-1], b.node.shape[builtins.max(b.ndim - 2, 0)]
     if n != m:
-        raise XlcValueError(f"shapes {show_shape(a.node.shape)} and {show_shape(b.node.shape)} not aligned: {n} (axis {a.ndim - 1}) differs from {m} "
+        raise XlcValueError(f"shapes {show_shape(a.node.shape)} and {show_shape(b.node.shape)} not aligned: {n} (axis {a.ndim - 1}) "
+                            f"differs from {m} "
                             f"(axis {builtins.max(b.ndim - 2, 0)})")
     return wrap(contract(a.node, b.node, ((a.ndim - 1,), (builtins.max(b.ndim - 2, 0),))))
 
@@ -201,11 +201,11 @@ def einsum(subscripts: Any, *operands: Any, out: None = None, dtype: Any = None,
     return wrap(_labelled([cast(x.node, d) for x in arrays], labels, output))
 
 
-def _interleaved(first: Any, rest: tuple[Any, ...]) -> tuple[str, list[Any]]:
+def _interleaved(first: Any, rest: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
     """einsum(x, [0, 1], y, [1, 2], [0, 2]) as subscripts."""
     items = [first, *rest]
     letters = lambda ids: "".join("..." if i is Ellipsis else chr(ord("a") + i) for i in ids)  # noqa: E731
-    operands = items[:len(items) // 2 * 2:2]
+    operands = tuple(items[:len(items) // 2 * 2:2])
     text = ",".join(letters(i) for i in items[1::2])
     return (f"{text}->{letters(items[-1])}" if len(items) % 2 else text), operands
 
@@ -329,7 +329,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
         return elementwise("sqrt", sum(x * x, axes, keepdims=keepdims))
     size = elementwise("absolute", x)
     if len(axes) != 1:
-        raise XlcTypeError(f"np.linalg.norm of matrices with ord={ord!r} is not supported; there is the Frobenius norm, and vector norms with axis=")
+        raise XlcTypeError(f"np.linalg.norm of matrices with ord={ord!r} is not supported; there is the Frobenius norm, and vector norms "
+                           f"with axis=")
     if ord == np.inf:
         return max(size, axes, keepdims=keepdims)
     if ord == -np.inf:

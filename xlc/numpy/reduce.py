@@ -1,4 +1,5 @@
-"""Reductions and cumulative functions, with NumPy's dtypes: sums of small integers in 64 bits, means of integers in float64, float16 through float32."""
+"""Reductions and cumulative functions, with NumPy's dtypes: sums of small integers in 64 bits, means of integers in float64, float16
+through float32."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def _accumulated(x: Tracer, dtype: Any) -> Tracer:
 
 
 @function(np.sum)
-def sum(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None) -> Any:
+def sum(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+        where: Any = None) -> Any:
     _no_out(out, "sum")
     x = masked(_accumulated(lift(x), dtype), where, 0)
     y = wrap(reduce("sum" if x.node.dtype != bool_ else "any", x.node, axis, keepdims))
@@ -63,7 +65,8 @@ def sum(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims:
 
 
 @function(np.prod)
-def prod(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None) -> Any:
+def prod(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, initial: Any = None,
+         where: Any = None) -> Any:
     _no_out(out, "prod")
     x = masked(_accumulated(lift(x), dtype), where, 1)
     y = wrap(reduce("prod" if x.node.dtype != bool_ else "all", x.node, axis, keepdims))
@@ -75,7 +78,8 @@ def _extreme(name: str, x: Any, axis: Any, out: Any, keepdims: bool, initial: An
     x = lift(x)
     d = x.node.dtype
     if where is not None and where is not True and initial is None:
-        raise XlcValueError(f"reduction operation 'np.{name}' does not have an identity, so to use a where mask one has to specify 'initial'")
+        raise XlcValueError(f"reduction operation 'np.{name}' does not have an identity, so to use a where mask one has to specify "
+                            f"'initial'")
     if initial is None and product(x.node.shape[a] for a in many_axes(axis, x.ndim)) == 0:
         raise XlcValueError(f"zero-size array to reduction operation np.{name} which has no identity; give initial=")
     if where is not None and where is not True:
@@ -173,13 +177,15 @@ def mean(x: Any, axis: Any = None, dtype: Any = None, out: None = None, keepdims
 
 
 @function(np.var)
-def var(x: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, where: Any = None, mean: Any = None,
+def var(x: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, where: Any = None,
+        mean: Any = None,
         correction: float | None = None) -> Any:
     return wrap(_variance(x, axis, dtype, out, ddof if correction is None else correction, keepdims, where, mean, root=False))
 
 
 @function(np.std)
-def std(x: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, where: Any = None, mean: Any = None,
+def std(x: Any, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, where: Any = None,
+        mean: Any = None,
         correction: float | None = None) -> Any:
     return wrap(_variance(x, axis, dtype, out, ddof if correction is None else correction, keepdims, where, mean, root=True))
 

@@ -92,7 +92,8 @@ def squeeze(x: Any, axis: Any = None) -> Any:
     axes = [i for i, s in enumerate(x.node.shape) if isinstance(s, int) and s == 1] if axis is None else many_axes(axis, x.ndim)
     for a in axes:
         if x.node.shape[a] != 1:
-            raise XlcValueError(f"cannot select an axis to squeeze out which has size not equal to one: axis {a} has size {x.node.shape[a]}")
+            raise XlcValueError(f"cannot select an axis to squeeze out which has size not equal to one: axis {a} has size "
+                                f"{x.node.shape[a]}")
     return reshape(x, tuple(s for i, s in enumerate(x.node.shape) if i not in axes))
 
 
@@ -160,10 +161,12 @@ def concatenate(arrays: Any, /, axis: int | None = 0, out: None = None, *, dtype
     shape = found[0].node.shape
     for i, x in enumerate(found):
         if x.ndim != len(shape):
-            raise XlcValueError(f"all the input arrays must have the same number of dimensions: array 0 has {len(shape)}, array {i} has {x.ndim}")
+            raise XlcValueError(f"all the input arrays must have the same number of dimensions: array 0 has {len(shape)}, array {i} has "
+                                f"{x.ndim}")
         for d, (s, t) in enumerate(zip(shape, x.node.shape, strict=True)):
             if d != at and s != t:
-                raise XlcValueError(f"all the input array dimensions except for the concatenation axis must match: along dimension {d} array 0 has size "
+                raise XlcValueError(f"all the input array dimensions except for the concatenation axis must match: along dimension {d} "
+                                    f"array 0 has size "
                                     f"{s} and array {i} has size {t}")
     nodes = [cast(x.node, common) for x in found]
     return wrap(emit("concat", *nodes, axis=at) if len(nodes) > 1 else nodes[0])
@@ -256,8 +259,9 @@ def _split(x: Tracer, sections: Any, axis: int, even: bool) -> list[Tracer]:
     if isinstance(n, Dim):
         each = n.divide(parts)
         if each is None:
-            raise XlcValueError(f"cannot split an axis of the symbolic size {n} into {parts} parts: {parts} does not divide it for every size")
-        return [_part(x, at, each * i, each * (i + 1)) for i in range(parts)]  # type: ignore[operator,arg-type]
+            raise XlcValueError(f"cannot split an axis of the symbolic size {n} into {parts} parts: {parts} does not divide it for every "
+                                f"size")
+        return [_part(x, at, each * i, each * (i + 1)) for i in range(parts)]  # type: ignore[arg-type]
     if even and n % parts:
         raise XlcValueError(f"array split does not result in an equal division: axis {at} has size {n}, which {parts} does not divide")
     small, more = divmod(n, parts)
@@ -382,7 +386,8 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
         x, axis = ravel(x), 0
     at = one_axis(axis, x.ndim)
     if isinstance(repeats, Tracer):
-        raise XlcTypeError("np.repeat with traced repeats gives a result whose shape depends on the data; the repeats must be known while tracing")
+        raise XlcTypeError("np.repeat with traced repeats gives a result whose shape depends on the data; the repeats must be known "
+                           "while tracing")
     counts = np.asarray(repeats)
     if counts.ndim and counts.size > 1:
         ids = np.repeat(np.arange(counts.size), counts)
@@ -440,7 +445,8 @@ def _symmetric(i: np.ndarray, n: int) -> np.ndarray:
     return np.where(i < n, i, 2 * n - 1 - i)
 
 
-_PAD_INDEX: dict[str, Any] = {"edge": lambda i, n: np.clip(i, 0, n - 1), "wrap": lambda i, n: i % n, "reflect": _reflect, "symmetric": _symmetric}
+_PAD_INDEX: dict[str, Any] = {"edge": lambda i, n: np.clip(i, 0, n - 1), "wrap": lambda i, n: i % n, "reflect": _reflect,
+                              "symmetric": _symmetric}
 
 
 def _pad_constant(x: Tracer, per_axis: list[Any], values: Any) -> Tracer:

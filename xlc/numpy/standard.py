@@ -32,7 +32,8 @@ def iinfo(dtype: Any) -> Any:
 
 
 def isdtype(dtype: Any, kind: Any) -> bool:
-    """Is it of this kind (a dtype, "bool", "signed integer", "unsigned integer", "integral", "real floating", "numeric", or a tuple of these)?"""
+    """Is it of this kind (a dtype, "bool", "signed integer", "unsigned integer", "integral", "real floating", "numeric", or a tuple of
+    these)?"""
     if np.dtype(dtype) == bfloat16:
         return any(k in ("real floating", "numeric") or (not isinstance(k, str) and np.dtype(k) == bfloat16)
                    for k in (kind if isinstance(kind, tuple) else (kind,)))
@@ -40,7 +41,7 @@ def isdtype(dtype: Any, kind: Any) -> bool:
 
 
 @function(np.can_cast)
-def can_cast(from_: Any, to: Any, casting: str = "safe") -> bool:
+def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:
     return np.can_cast(_dtype_of(from_), _dtype_of(to), casting)
 
 
