@@ -92,7 +92,7 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
         check(p.name, graph)
     knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions)
     done.partition = timed("fuse", lambda: fuse(graph, knobs) if options.fuse else separate(graph))
-    done.steps = timed("lower", lambda: tuple(backend.lower(g) for g in done.partition.groups))  # type: ignore[union-attr]
+    done.steps = timed("lower", lambda: tuple(map(backend.lowerings(), done.partition.groups)))  # type: ignore[union-attr]
     done.plan = timed("memory", lambda: plan_memory(graph, done.steps, options.donate))
     check("memory", done.plan)
     return done

@@ -110,6 +110,8 @@ def _arith(name: str, a: Polynomial, b: Polynomial) -> Polynomial | None:
 
 def _join_quotients(p: Polynomial) -> Polynomial:
     """d*(t//d) + t%d -> t, for each such pair (times a common factor)."""
+    if not any(a.op.name == "remainder" for m in p for a in m):
+        return p
     for m, c in list(p.items()):
         rem = next((a for a in m if a.op.name == "remainder"), None)
         if rem is None or m not in p:
@@ -167,9 +169,8 @@ def coefficient(e: Expr, v: Expr) -> int | None:
 
 
 def depends(e: Expr, v: Expr) -> bool:
-    from .loops import walk
-
-    return any(x is v for x in walk(e))
+    """Whether an expression reads a variable."""
+    return v["name"] in e.free
 
 
 def bounds(e: Expr) -> tuple[float, float]:

@@ -41,13 +41,14 @@ LOAD = register(Op("load", "input", None, doc="buffer[index...]; attributes buff
 
 
 class Expr:
-    """A scalar inside a Kernel. Equality is identity (hash-consed)."""
+    """A scalar inside a Kernel. Equality is identity (hash-consed). ``free`` holds the names of the variables it reads."""
 
-    __slots__ = ("__weakref__", "args", "attrs", "dtype", "op")
+    __slots__ = ("__weakref__", "args", "attrs", "dtype", "free", "op")
     op: Op
     args: tuple[Expr, ...]
     attrs: tuple[tuple[str, Any], ...]
     dtype: DType
+    free: frozenset[str]
 
     def __getitem__(self, attr: str) -> Any:
         for k, v in self.attrs:
@@ -111,8 +112,22 @@ def expr(op: Op, args: Sequence[Expr], dtype: DType, attrs: Mapping[str, Any] | 
         if e is None:
             e = Expr()
             e.op, e.args, e.dtype, e.attrs = op, args, dtype, attrs
+            e.free = _free(op, args, attrs)
             _interned[key] = e
     return e
+
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def _free(op: Op, args: tuple[Expr, ...], attrs: tuple[tuple[str, Any], ...]) -> frozenset[str]:
+    if op is VAR:
+        return frozenset((attrs[0][1],))
+    found = _NOTHING
+    for a in args:
+        if not a.free <= found:
+            found = found | a.free if found else a.free
+    return found
 
 
 def const(value: Any, dtype: DType = i64) -> Expr:
@@ -288,32 +303,54 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
     return ()
 
 
-def walk(*roots: Expr) -> Iterator[Expr]:
+def walk(*roots: Expr) -> list[Expr]:
     """Every distinct expression below the roots, arguments first."""
-    seen: set[int] = set()
-    stack = [(r, False) for r in reversed(roots)]
+    order: list[Expr] = []
+    seen: set[Expr] = set()
+    stack = list(reversed(roots))
     while stack:
-        e, done = stack.pop()
-        if done:
-            yield e
-        elif id(e) not in seen:
-            seen.add(id(e))
-            stack.append((e, True))
-            stack.extend((a, False) for a in reversed(e.args) if id(a) not in seen)
+        e = stack[-1]
+        if e in seen:
+            stack.pop()
+            continue
+        pending = [a for a in e.args if a not in seen]
+        if pending:
+            pending.reverse()
+            stack.extend(pending)
+        else:
+            seen.add(e)
+            order.append(e)
+            stack.pop()
+    return order
 
 
 def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr] | None = None) -> Expr:
-    """The expression with some subexpressions replaced (simplified on the way up)."""
+    """The expression with some subexpressions replaced (simplified on the way up). ``memo`` may be shared between calls with one replacement."""
     memo = {} if memo is None else memo
-    for x in walk(e):
+    variables = frozenset(k["name"] for k in replacement) if all(k.op is VAR for k in replacement) else None
+
+    def untouched(x: Expr) -> bool:
+        return variables is not None and x.free.isdisjoint(variables)
+
+    if untouched(e):
+        return e
+    stack = [e]
+    while stack:
+        x = stack[-1]
         if x in memo:
-            continue
-        if x in replacement:
+            stack.pop()
+        elif x in replacement:
             memo[x] = replacement[x]
-            continue
-        args = tuple(memo[a] for a in x.args)
-        memo[x] = x if args == x.args else expr(x.op, args, x.dtype, x.attrs) if x.op.kind == "input" \
-            else scalar_apply(x.op, args, dict(x.attrs))
+            stack.pop()
+        else:
+            pending = [a for a in x.args if a not in memo and not untouched(a)]
+            if pending:
+                stack.extend(pending)
+                continue
+            args = tuple([memo.get(a, a) for a in x.args])
+            memo[x] = x if args == x.args else expr(x.op, args, x.dtype, x.attrs) if x.op.kind == "input" \
+                else scalar_apply(x.op, args, dict(x.attrs))
+            stack.pop()
     return memo[e]
 
 

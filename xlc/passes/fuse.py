@@ -237,9 +237,9 @@ class _Fuser:
 
     def repeats(self, g: Group, index: Index) -> bool:
         """Whether computing at this index repeats work: an outer loop runs over positions that do not change it."""
-        used = {x for i in index for x in walk(i)}
-        innermost_used = max((k for k, v in enumerate(g.domain) if v in used), default=-1)
-        return any(v not in used and g.extents[v] != 1 for v in g.domain[:innermost_used])
+        used = frozenset().union(*(i.free for i in index))
+        innermost_used = max((k for k, v in enumerate(g.domain) if v["name"] in used), default=-1)
+        return any(v["name"] not in used and g.extents[v] != 1 for v in g.domain[:innermost_used])
 
     def refuse_reduction(self, n: Node, g: Group, at: set[Index]) -> str | None:
         if not self.options.reductions:

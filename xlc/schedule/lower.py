@@ -29,8 +29,7 @@ Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | No
 
 def lower(group: Group, machine: Machine) -> Step:
     """The kernel of a group, by the first lowering of its kind that takes it."""
-    inputs = [a for n in group.at for a in n.args if a not in group.at]
-    inputs = list(dict.fromkeys(inputs))
+    inputs = group_inputs(group)
     outputs = list(group.roots)
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
     body = next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, buffers, machine)) is not None)
@@ -38,6 +37,39 @@ def lower(group: Group, machine: Machine) -> Step:
     inputs = [n for n in inputs if buffers[n] in used]
     kernel = _canonical(body, [buffers[n] for n in inputs], [buffers[n] for n in outputs], group)
     return Step(kernel, tuple(inputs), tuple(outputs), describe(group))
+
+
+def group_inputs(group: Group) -> list[Node]:
+    """What a group reads, in the order in which its members mention it."""
+    return list(dict.fromkeys(a for n in group.at for a in n.args if a not in group.at))
+
+
+class Lowerings:
+    """Lowering of many groups: those that are equal but for what they read and write share one kernel."""
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        self.known: dict[object, tuple[Step, list[int]]] = {}
+
+    def __call__(self, group: Group) -> Step:
+        inputs = group_inputs(group)
+        key = structure(group, inputs)
+        found = self.known.get(key)
+        if found is None:
+            step = lower(group, self.machine)
+            self.known[key] = step, [inputs.index(n) for n in step.inputs]
+            return step
+        step, used = found
+        return Step(step.kernel, tuple(inputs[k] for k in used), tuple(group.roots), step.note)
+
+
+def structure(group: Group, inputs: list[Node]) -> object:
+    """Everything that the lowering of a group depends on, and nothing else."""
+    number = {n: ("in", k) for k, n in enumerate(inputs)}
+    number.update({n: ("at", k) for k, n in enumerate(group.at)})
+    rows = tuple((n.op.name, n.attrs, n.type, tuple(number[a] for a in n.args), frozenset(at)) for n, at in group.at.items())
+    return (tuple(n.type for n in inputs), rows, tuple(number[r] for r in group.roots), tuple(number[r] for r in group.reductions),
+            group.domain, group.reduced, frozenset(group.extents.items()))
 
 
 def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffer], group: Group) -> Kernel:

@@ -135,7 +135,7 @@ def _dependency_order(anchors: Sequence[Node]) -> list[Node]:
 def _depth(e: Expr, folds: Sequence[Fold]) -> int:
     """The first stage in which an expression can be evaluated: one after the last reduction that it reads."""
     names = {name: f.stage + 1 for k, f in enumerate(folds) for name in f.names(k)}
-    return max((names.get(x["name"], 0) for x in walk(e) if x.op.name == "var"), default=0)
+    return max((names.get(name, 0) for name in e.free), default=0)
 
 
 @dataclass
@@ -207,7 +207,7 @@ class _Nest:
         self.kept: list[tuple[int, Buffer, Expr, Expr]] = []  # stage, buffer, address, value
         if not isinstance(row, int):
             return
-        variables = {d.var for d in self.inner}
+        variables = {d.name for d in self.inner}
         at = address([d.extent for d in self.inner], [d.var for d in self.inner])
         by_stage: list[list[Expr]] = [[] for _ in range(self.stages())]
         for f in self.folds:
@@ -223,7 +223,7 @@ class _Nest:
                 e = stack.pop()
                 if e in replaced or e.op.kind == "input":
                     continue
-                if e in earlier and operations([e]) > DEAR and variables & set(walk(e)) and row * e.dtype.bytes <= STACK_BYTES:
+                if e in earlier and operations([e]) > DEAR and e.free & variables and row * e.dtype.bytes <= STACK_BYTES:
                     first = next(s for s in range(stage) if e in set(walk(*by_stage[s])))
                     buffer = Buffer(f"row{len(self.kept)}", e.dtype, (row,), "stack")
                     self.kept.append((first, buffer, at, e))

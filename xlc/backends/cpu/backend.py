@@ -1,7 +1,7 @@
 """The CPU backend: what the pipeline and an Executable ask of it.
 
     BACKEND.machine                    the processor, for schedules
-    BACKEND.lower(group) -> Step       loop nests
+    BACKEND.lowerings()(group) -> Step     loop nests
     BACKEND.compile(plan) -> bytes     one blob of object files
     BACKEND.load(blob, name)           code in memory: .entry, .workspace are addresses
     BACKEND.sources(plan)              {kernel: {"llvm": text, "s": assembly}}
@@ -68,11 +68,11 @@ class CpuBackend:
         """What the generated code depends on besides the plan."""
         return f"cpu {self.target.key} {llvm.version()} {','.join(PASSES)}"
 
-    def lower(self, group: Any) -> Any:
-        """The kernel of a fused group."""
-        from xlc.schedule.lower import lower
+    def lowerings(self) -> Any:
+        """What makes the kernels of the groups of one program."""
+        from xlc.schedule.lower import Lowerings
 
-        return lower(group, self.machine)
+        return Lowerings(self.machine)
 
     def texts(self, plan: Plan) -> list[str]:
         """The plan's modules, as LLVM text; the first holds the entry function."""
