@@ -189,6 +189,24 @@ def test_another_name_for_a_changed_array_raises() -> None:
         traced(f, np.ones(3))
 
 
+def test_out_is_an_in_place_operator() -> None:
+    def f(a: Any, b: Any) -> Any:
+        safe = np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+        h = a + 1
+        h = np.multiply(h, b, out=h)
+        return safe, h, np.add(a, 1, dtype=np.float64), np.exp(b, dtype="f8")
+
+    same_as_numpy(f, sample("f4", (4,), 1), np.float32([1, 0, 2, 0]))
+
+    def lost(a: Any) -> Any:
+        h = a + 1
+        np.multiply(h, 2, out=h)
+        return h
+
+    with pytest.raises(xlc.XlcValueError, match="shares memory"):
+        traced(lost, np.ones(3))
+
+
 def test_copies_are_no_aliases() -> None:
     def f(x: Any) -> Any:
         h = x + 1

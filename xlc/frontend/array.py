@@ -222,21 +222,25 @@ class Tracer:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         mark()
-        out = kwargs.pop("out", None)
-        if out is not None and any(o is not None for o in (out if isinstance(out, tuple) else (out,))):
-            if any(isinstance(o, np.ndarray) for o in out):
-                raise XlcTypeError(f"np.{ufunc.__name__} would write a traced value into an ordinary array (a += b, or out=a); write a = "
-                                   f"a + b, or make a "
-                                   "with xlc.numpy.zeros, np.zeros_like(x)")
-            raise XlcTypeError(f"np.{ufunc.__name__}(..., out=y): traced arrays are not written in place; write y = "
-                               f"np.{ufunc.__name__}(...)")
-        if kwargs.pop("where", True) is not True:
-            raise XlcTypeError(f"np.{ufunc.__name__}(..., where=mask) leaves elements undefined; write np.where(mask, "
-                               f"np.{ufunc.__name__}(...), other)")
-        if method == "__call__":
-            f = serving(ufunc)
-            return call(f, full_name(ufunc), inputs, kwargs)
-        return _ufunc_method(ufunc, method, inputs, kwargs)
+        name, where = ufunc.__name__, kwargs.pop("where", True)
+        (out, *others) = kwargs.pop("out", (None,))
+        if others and any(o is not None for o in (out, *others)):
+            raise XlcTypeError(f"np.{name}(..., out=(y, z)): traced arrays are not written in place; write y, z = np.{name}(...)")
+        if isinstance(out, np.ndarray):
+            raise XlcTypeError(f"np.{name} would write a traced value into an ordinary array (a += b, or out=a); write a = a + b, or make a with "
+                               "xlc.numpy.zeros, np.zeros_like(x)")
+        if out is None and where is not True:
+            raise XlcTypeError(f"np.{name}(..., where=mask) leaves elements undefined; write np.where(mask, np.{name}(...), other)")
+        if method != "__call__":
+            if out is not None or where is not True:
+                raise XlcTypeError(f"np.{name}.{method} with out= or where= is not supported on traced values; write y = np.{name}.{method}(x)")
+            return _ufunc_method(ufunc, method, inputs, kwargs)
+        result = call(serving(ufunc), full_name(ufunc), inputs, kwargs)
+        if out is None:
+            return result
+        if where is not True:
+            result = implementation("where")(where, result, out)
+        return _written(out, result, f"np.{name}(..., out=y)", f"y = np.{name}(...)")
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         mark()
@@ -461,20 +465,22 @@ def _update(x: Tracer, name: str, other: Any) -> Tracer:
     result = operation(x, other) if operation else elementwise(name, x, other, python=True)
     if x._weak or (node.rank == 0 and x._storage is None):
         return result  # Python and NumPy scalars are immutable: the name is bound to a new one
-    storage = x._storage
+    symbol = _SYMBOLS[name]
+    return _written(x, result, f"x {symbol}= ...", f"x = x {symbol} ...")
+
+
+def _written(x: Tracer, result: Tracer, what: str, instead: str) -> Tracer:
+    """``result`` in the memory of ``x``: a new tracer; every other tracer of that memory becomes stale."""
+    node, out, storage = x.node, result.node, x._storage
     if storage is not None and storage.owner:
-        raise XlcTypeError(f"x {_SYMBOLS[name]}= ... would write into {storage.owner}, which belongs to the caller; write x = x "
-                           f"{_SYMBOLS[name]} ... (a "
-                           "compiled function does not change its arguments; donate= lets it reuse their memory)")
-    out = result.node
+        raise XlcTypeError(f"{what} would write into {storage.owner}, which belongs to the caller; write {instead} (a compiled function does not change "
+                           "its arguments; donate= lets it reuse their memory)")
     if not np.can_cast(out.dtype.numpy, node.dtype.numpy, "same_kind"):
-        raise XlcTypeError(f"cannot cast the result of {name} from {out.dtype.numpy} to {node.dtype.numpy} with casting rule "
-                           f"'same_kind': an array that is "
-                           f"updated in place keeps its dtype; write x = x {_SYMBOLS[name]} ...")
+        raise XlcTypeError(f"{what}: cannot cast the result from {out.dtype.numpy} to {node.dtype.numpy} with casting rule 'same_kind': an array that "
+                           f"is updated in place keeps its dtype; write {instead}")
     if out.shape != node.shape:
-        raise XlcValueError(f"x {_SYMBOLS[name]}= ...: non-broadcastable output operand with shape {show_shape(node.shape)} doesn't "
-                            f"match the broadcast shape "
-                            f"{show_shape(out.shape)}; write x = x {_SYMBOLS[name]} ...")
+        raise XlcValueError(f"{what}: non-broadcastable output operand with shape {show_shape(node.shape)} doesn't match the broadcast shape "
+                            f"{show_shape(out.shape)}; write {instead}")
     if storage is None:
         storage = x._storage = Storage()
     storage.version += 1

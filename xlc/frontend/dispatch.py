@@ -9,6 +9,7 @@ says so.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from .. import config
@@ -18,6 +19,7 @@ from .tree import Tree, flatten, unflatten
 
 _TRACING = -1
 _keys: dict[tuple[Any, ...], int] = {config.key(): 0}
+_fresh = count(1)
 
 
 def follow_context() -> None:
@@ -25,7 +27,7 @@ def follow_context() -> None:
     if current() is not None:
         native.set_context(_TRACING)
         return
-    key = _keys.setdefault(config.key(), len(_keys))
+    key = _keys.setdefault(config.key(), next(_fresh))
     if config.overridden():
         native.set_context(key)
     else:
@@ -46,12 +48,12 @@ config.on_change(follow_threads, "num_threads")
 
 def result_tree(tree: Tree) -> Any:
     """A tree of results in the form of ``run.native``."""
-    count = iter(range(tree.size))
+    numbers = iter(range(tree.size))
 
     def walk(t: Tree) -> Any:
         match t.kind:
             case "leaf":
-                return ("leaf", next(count))
+                return ("leaf", next(numbers))
             case "none":
                 return ("none",)
             case "dict":

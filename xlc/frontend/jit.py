@@ -200,7 +200,7 @@ class Jitted:
                                      owner=self)
         self._entries: dict[Signature, Compiled] = {}
         self._lock = threading.Lock()
-        self._compiling: dict[Signature, threading.Lock] = {}
+        self._compiling: dict[Signature, Any] = {}
 
     # ------------------------------------------------------------------ options
 
@@ -357,7 +357,7 @@ class Jitted:
     def _compiled(self, signature: Signature, call: _Call) -> Compiled:
         """Compile once per signature, whatever the number of threads that ask."""
         with self._lock:
-            lock = self._compiling.setdefault(signature, threading.Lock())
+            lock = self._compiling.setdefault(signature, threading.RLock())
         with lock:
             compiled = self._entries.get(signature)
             if compiled is None:
