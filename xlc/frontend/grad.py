@@ -123,7 +123,7 @@ class _Inputs:
         self.weak: list[bool] = []
         self.given: dict[Node, Node] = {}
         self.trees: list[tuple[Tree, list[int | None]]] = []  # per position: for each leaf, which parameter it is
-        names = _argument_names(f, len(args))
+        names = argument_names(f, len(args))
         for position in positions:
             leaves, tree = flatten(args[position])
             index: list[int | None] = []
@@ -157,7 +157,7 @@ class _Inputs:
         return tuple(unflatten(tree, [None if i is None else values[i] for i in index]) for tree, index in self.trees)
 
 
-def _argument_names(f: Any, count: int) -> list[str]:
+def argument_names(f: Any, count: int) -> list[str]:
     """What the positional arguments are called; ``*xs`` gives ``xs[0]``."""
     names: list[str] = []
     try:
