@@ -86,6 +86,7 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
         done.seconds[name] = time.perf_counter() - start
         return out
 
+    graph = Graph(graph.params, tuple(dict.fromkeys(graph.results)), graph.name)  # the same result twice is one result, see Executable
     for p in GRAPH_PASSES:
         graph = timed(p.name, lambda p=p, g=graph: p.run(g, options, backend))  # type: ignore[misc]
         done.graphs[p.name] = graph
@@ -113,10 +114,15 @@ def check(name: str, value: Graph | Plan) -> None:
 
 
 def own_results(graph: Graph) -> Graph:
-    """Results that are parameters or constants are copied: a result is memory of its own. (The same result twice is one result, see Executable.)"""
+    """Results that are parameters, constants, or have become equal to another result, are copied: a result is memory of its own."""
     copy = lookup("copy")
-    results: list[Node] = [copy(r) if in_memory(r) else r for r in graph.results]
-    return Graph(graph.params, tuple(dict.fromkeys(results)), graph.name)
+    results: list[Node] = []
+    for r in graph.results:
+        own = copy(r) if in_memory(r) else r
+        while own in results:
+            own = copy(own)
+        results.append(own)
+    return Graph(graph.params, tuple(results), graph.name)
 
 
 _BACKENDS: dict[str, Any] = {}
