@@ -121,8 +121,9 @@ Other = namedtuple("Other", "x y")
 A = np.zeros(3, F4)
 
 DISTINCT = [  # no two of these share a signature
-    (), (A,), (A, A), (A[:2],), (A.reshape(3, 1),), (A.reshape(1, 3),), (A.astype(F8),), (A.astype(np.float16),), (A.astype(ml_dtypes.bfloat16),),
-    (A.astype(np.int8),), (A.astype(np.uint8),), (A.astype(np.bool_),), (A.astype(np.complex64),), (A[0],), (A.astype(F8)[0],),
+    (), (A,), (A, A), (A[:2],), (A.reshape(3, 1),), (A.reshape(1, 3),), (A.astype(F8),), (A.astype(np.float16),),
+    (A.astype(ml_dtypes.bfloat16),), (A.astype(np.int8),), (A.astype(np.uint8),), (A.astype(np.bool_),), (A.astype(np.complex64),),
+    (A[0],), (A.astype(F8)[0],),
     (1,), (1.0,), (True,), (1j,), (None,), ((A,),), ([A],), ((A, A),), (((A,), A),), ((A, (A,)),), ({"a": A},), ({"b": A},), ({1: A},),
     ({"a": A, "b": A},), (Point(A, A),), (Other(A, A),), ({},), ((),), ([],), (A.astype(ml_dtypes.bfloat16)[0],), (A, None), (None, A),
 ]
@@ -196,7 +197,8 @@ def deep(n):
 
 
 NOT_FAST = [object(), "text", Data(A), OrderedDict(a=A), A.view(Sub), np.ma.array([1.0]), np.array(["s"]), np.array([None]),
-            np.array("2020-01-01", "M8[D]"), np.float64("nan").astype("m8[s]"), 2**63, -(2**63) - 1, {(1, 2): A}, {True: A}, deep(300), {2**70: A}]
+            np.array("2020-01-01", "M8[D]"), np.float64("nan").astype("m8[s]"), 2**63, -(2**63) - 1, {(1, 2): A}, {True: A}, {2**70: A},
+            deep(300)]
 
 
 @pytest.mark.parametrize("value", NOT_FAST, ids=lambda v: type(v).__name__)
@@ -254,7 +256,9 @@ def test_leaf_order_is_sorted(impl, address):
 
 def test_static_arguments(impl, address):
     table = Table(impl, lambda a, k: taker(impl, address, 1), static_argnums=(1,), static_argnames=("mode",))
-    for args, kwargs in [((A, "x"), {}), ((A, "y"), {}), ((A, 1), {}), ((A, 1.0), {}), ((A, True), {}), ((A,), {"mode": "x"}), ((A,), {"mode": ("x", 2)})]:
+    calls = [((A, "x"), {}), ((A, "y"), {}), ((A, 1), {}), ((A, 1.0), {}), ((A, True), {}),
+             ((A,), {"mode": "x"}), ((A,), {"mode": ("x", 2)})]
+    for args, kwargs in calls:
         table.misses.clear()
         assert table.f(*args, **kwargs) is None and table.f(*args, **kwargs) is None
         assert len(table.misses) == 1 and table.misses[0] == (args, kwargs)
@@ -342,7 +346,8 @@ def test_it_behaves_as_a_function(impl, address):
 
 @pytest.mark.parametrize("make", [
     lambda x: x, lambda x: np.stack([x, x], 1)[:, 0], lambda x: x[::-1].copy()[::-1], lambda x: x.astype(">i8"),
-    lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(I8), lambda x: np.asfortranarray(x.reshape(3, 1)).T.reshape(3)], ids=range(6))
+    lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(I8),
+    lambda x: np.asfortranarray(x.reshape(3, 1)).T.reshape(3)], ids=range(6))
 def test_inputs_of_any_layout(impl, address, make):
     x = np.array([1, 2**40, -3])
     executable = impl.Executable(address("copy24"), params=[0], results=[(I8, (3,))], out_tree=LEAF)
@@ -369,7 +374,8 @@ def test_scalars_of_every_dtype(impl, address, dtype):
     dtype = np.dtype(dtype)
     memcpy = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
         lambda b, d, w, p: ctypes.memmove(b[1], b[0], dtype.itemsize) and 0)
-    executable = impl.Executable(ctypes.cast(memcpy, ctypes.c_void_p).value, params=[0], results=[(dtype, ())], out_tree=LEAF, keepalive=memcpy)
+    executable = impl.Executable(ctypes.cast(memcpy, ctypes.c_void_p).value, params=[0], results=[(dtype, ())], out_tree=LEAF,
+                                 keepalive=memcpy)
     table = Table(impl, lambda a, k: executable)
     for v in (np.array([1], dtype)[0], np.array([0], dtype)[0], np.array(1, dtype), np.array([[1]], dtype)[0, 0]):
         result = table.f(v)
@@ -443,7 +449,8 @@ def test_malformed_descriptions(impl, address):
     good = {"params": [0, 1], "results": [(F4, (8,))], "out_tree": LEAF}
     impl.Executable(address("add8"), **good)
     for change in [{"params": [0, 2]}, {"params": [0, 0]}, {"params": [0, -2]}, {"results": [(F4, (-1,))]}, {"results": [(object, ())]},
-                   {"results": [(F4, ([(1, [(0, 1)])],))]}, {"dims": [[(5, 0)]]}, {"dims": [[]]}, {"dims": [[(0, -1)]]}, {"donate": [2]}, {"alias": {0: 9}},
+                   {"results": [(F4, ([(1, [(0, 1)])],))]}, {"dims": [[(5, 0)]]}, {"dims": [[]]}, {"dims": [[(0, -1)]]}, {"donate": [2]},
+                   {"alias": {0: 9}},
                    {"alias": {3: 0}}, {"checks": [(0, 0, [(1, [(0, 1)])])]}, {"dims": [[(0, 0)]], "results": [(F4, ([(1, [(0, 0)])],))]}]:
         with pytest.raises(ValueError):
             impl.Executable(address("add8"), **{**good, **change})
@@ -464,7 +471,8 @@ N = d((1, [(0, 1)]))
 
 
 def symbolic(impl, address, **options):
-    return impl.Executable(address("addn"), **{"params": [0, 1], "results": [(F4, (N,))], "out_tree": LEAF, "dims": [[(0, 0), (1, 0)]], **options})
+    description = {"params": [0, 1], "results": [(F4, (N,))], "out_tree": LEAF, "dims": [[(0, 0), (1, 0)]]}
+    return impl.Executable(address("addn"), **{**description, **options})
 
 
 def test_one_executable_for_every_size(impl, address):
@@ -551,7 +559,8 @@ def test_pool_is_given(impl, address):
 
 @pytest.mark.parametrize("release_gil", [False, True])
 def test_errors_of_the_entry(impl, address, release_gil):
-    executable = impl.Executable(address("fails"), params=[0], results=[(F4, (100_000,))] * 2, out_tree=LEAF, name="demo", release_gil=release_gil)
+    executable = impl.Executable(address("fails"), params=[0], results=[(F4, (100_000,))] * 2, out_tree=LEAF, name="demo",
+                                 release_gil=release_gil)
     table = Table(impl, lambda a, k: executable)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="demo failed with code 7"):
@@ -654,10 +663,8 @@ def test_memory_does_not_grow(impl, address):
     def calls(n):
         for _ in range(n):
             f(x, strided), f(x, x)
-            try:
+            with pytest.raises(RuntimeError):
                 fails(x)
-            except RuntimeError:
-                pass
 
     calls(2000)
     gc.collect()
@@ -708,7 +715,7 @@ def test_dead_results_are_recycled(address):
 
 
 def test_many_threads(impl, address):
-    table = Table(impl, lambda a, k: impl.Executable(address("addn"), params=[0, 1], results=[(F4, (len(a[0]),))], out_tree=LEAF, dims=[[(0, 0), (1, 0)]]))
+    table = Table(impl, lambda a, k: symbolic(impl, address))
     errors = []
 
     def run(seed):
@@ -718,17 +725,12 @@ def test_many_threads(impl, address):
                 n = int(rng.integers(0, 40)) * (1000 if i % 50 == 0 else 1)
                 x = rng.random(n, F4)
                 y = table.f(x, x)
-                if len(y) == n:
-                    np.testing.assert_array_equal(y, x + x)
+                np.testing.assert_array_equal(y, x + x)
                 if i % 40 == 0:
                     table.f.clear()
         except Exception as error:
             errors.append(error)
 
-    def make(a, k):
-        return symbolic(impl, address)
-
-    table.make = make
     threads = [threading.Thread(target=run, args=(s,)) for s in range(4)]
     for t in threads:
         t.start()
@@ -748,7 +750,8 @@ def test_reentrance(impl, address):
         assert inner() == 1
         return 0 if ctypes.string_at(workspace, 1000) == b"\5" * 1000 else 3
 
-    outer = impl.Executable(ctypes.cast(entry, ctypes.c_void_p).value, params=[], results=[], out_tree=("none",), workspace=1000, keepalive=entry)
+    outer = impl.Executable(ctypes.cast(entry, ctypes.c_void_p).value, params=[], results=[], out_tree=("none",), workspace=1000,
+                            keepalive=entry)
     for _ in range(3):
         assert outer() is None
 
@@ -756,7 +759,8 @@ def test_reentrance(impl, address):
 def test_python_calls_are_said_once(tmp_path):
     """Without the extension the package works, and warns once."""
     code = ("import sys, warnings; sys.modules['xlc._xlc'] = None\n"
-            "with warnings.catch_warnings(record=True) as w:\n    warnings.simplefilter('always'); import xlc.run.native as n; import xlc.run.native\n"
+            "with warnings.catch_warnings(record=True) as w:\n"
+            "    warnings.simplefilter('always'); import xlc.run.native as n; import xlc.run.native\n"
             "assert len([x for x in w if 'C++ extension' in str(x.message)]) == 1, w\nassert not n.NATIVE and n.pool_address() == 0")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 

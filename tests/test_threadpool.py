@@ -18,7 +18,7 @@ void increment(void *c, int64_t lo, int64_t hi) { int32_t *a = c; for (int64_t i
 typedef struct { const xlc_parallel *p; int32_t *a; int64_t inner; } nest;
 void nested(void *c, int64_t lo, int64_t hi) { nest *n = c;
   for (int64_t i = lo; i < hi; i++) n->p->run(n->p->ctx, increment, n->a + i * n->inner, n->inner); }
-typedef struct { const float *x; double *sums; } block_sums;                                   /* a block's sum does not depend on the cut */
+typedef struct { const float *x; double *sums; } block_sums;                              /* a block's sum does not depend on the cut */
 void sum_blocks(void *c, int64_t lo, int64_t hi) { block_sums *s = c;
   for (int64_t b = lo; b < hi; b++) { double t = 0; for (int64_t i = 0; i < 1000; i++) t += s->x[b * 1000 + i]; s->sums[b] = t; } }
 typedef struct { int64_t parts[64][2]; int64_t n; } cuts;
@@ -32,7 +32,8 @@ RUNTIME = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "tasks.c").write_text(SOURCE)
-    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC", f"-I{RUNTIME}", "-o", folder / "tasks.so", folder / "tasks.c"], check=True)
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC", f"-I{RUNTIME}", "-o", folder / "tasks.so", folder / "tasks.c"],
+                   check=True)
     return ctypes.CDLL(str(folder / "tasks.so"))
 
 
@@ -163,9 +164,10 @@ def test_size_from_the_environment_and_a_clean_end(asked, expected):
 
 def test_one_cpu():
     """On a single CPU nobody spins, and everything still ends."""
-    code = ("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nimport ctypes\nfrom xlc import _xlc\nassert _xlc.pool_threads() == 1\n"
-            "_xlc.pool_set_threads(3)\nseen = []\n"
+    code = ("import ctypes, os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nfrom xlc import _xlc\n"
+            "assert _xlc.pool_threads() == 1\n_xlc.pool_set_threads(3)\nseen = []\n"
             "t = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(lambda c, lo, hi: seen.append(hi - lo))\n"
-            "for _ in range(50):\n    _xlc.parallel_for_test(ctypes.cast(t, ctypes.c_void_p).value, 0, 10)\nassert sum(seen) == 500 and len(seen) == 150")
+            "for _ in range(50):\n    _xlc.parallel_for_test(ctypes.cast(t, ctypes.c_void_p).value, 0, 10)\n"
+            "assert sum(seen) == 500 and len(seen) == 150")
     environment = {**os.environ, "XLC_NUM_THREADS": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
