@@ -115,7 +115,7 @@ def two_sum(a: Expr, b: Any) -> tuple[Expr, Expr]:
 
 
 def fast_two_sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
-    """The same for \\|a\\| >= \\|b\\| (Dekker)."""
+    """The same for |a| >= |b| (Dekker)."""
     s = a + b
     return s, b - (s - a)
 

@@ -83,7 +83,7 @@ def log(x: Expr) -> Expr:
 
 
 def log1p_parts(u: Expr, du: Expr) -> tuple[Expr, Expr]:
-    """log(u + du) as (large, small), for a normal u and \\|du\\| <= ulp(u)."""
+    """log(u + du) as (large, small), for a normal u and |du| <= ulp(u)."""
     p = split(u)
     d = where(p.k > 1000.0, 0.0, du * inverse_power(p.place, DOUBLE.bias))  # nothing is left of du up there
     f, df = two_sum(p.m - 1, d)

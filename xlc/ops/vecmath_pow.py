@@ -76,7 +76,7 @@ def pow(x: Expr, y: Expr) -> Expr:
 
 
 def powered(x: Expr, y: Expr, size: Expr) -> Expr:
-    """x**y, from the size \|x\|**y that it has where nothing special happens."""
+    """x**y, from the size |x|**y that it has where nothing special happens."""
     a = absolute(x)
     whole = equal(trunc(y), y)
     odd = whole & not_equal(trunc(y * 0.5), y * 0.5)

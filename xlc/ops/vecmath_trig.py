@@ -104,7 +104,7 @@ def turn_single(x: Expr) -> Expr:
 
 
 def quarter_double(x: Expr) -> tuple[Expr, Expr, Expr]:
-    """(q, r, dr): x = (q + 4 m) pi/2 + r + dr with q in -2..2 and \\|r\\| <= pi/4."""
+    """(q, r, dr): x = (q + 4 m) pi/2 + r + dr with q in -2..2 and |r| <= pi/4."""
     exponent = (bits(x) >> 52) & 0x7FF
     row = where((exponent > 1075) & (exponent < 2047), (exponent - 1075) >> 5, 0)
     z = from_bits(bits(x) - (row << 57))
