@@ -45,7 +45,7 @@ class BuildExt(build_ext):
         super().copy_extensions_to_source()
 
     def without(self, error: Exception) -> None:
-        why = (str(error).splitlines() or ["no message"])[0]
+        why = (str(error).splitlines() or ["no message"])[0][:100]
         print(f"xlc: the C++ extension was not built ({type(error).__name__}: {why}); installing without it: "
               "calls go through the slower Python path", file=sys.stderr)
 
