@@ -33,7 +33,8 @@ def test_round_trip(place: Path) -> None:
     assert len(files(place)) == 1
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b[:60] + b"\xff" + b[61:], lambda b: b"", lambda b: b"junk" * 100])
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b[:60] + b"\xff" + b[61:], lambda b: b"",
+                                    lambda b: b"junk" * 100])
 def test_damage_is_noticed_and_replaced(place: Path, damage) -> None:
     cache.put("k", b"data" * 100)
     (path,) = files(place)

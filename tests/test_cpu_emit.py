@@ -137,7 +137,8 @@ def test_operators(dtype: str) -> None:
             for lanes in (True, False):
                 got = np.zeros(n, functions.kernels[f"{name}_{lanes}"].outputs[0].dtype.numpy)
                 functions(f"{name}_{lanes}", *args, got)
-                assert want.dtype == got.dtype and same(got, want), (name, lanes, x[got != want], z[got != want], got[got != want], want[got != want])
+                wrong = got != want
+                assert want.dtype == got.dtype and same(got, want), (name, lanes, x[wrong], z[wrong], got[wrong], want[wrong])
 
 
 def cast_oracle(x: np.ndarray, to) -> np.ndarray:
@@ -177,7 +178,8 @@ def test_narrowing_is_correctly_rounded() -> None:
                             for s, t in (("f64", "f16"), ("f32", "bf16"), ("f32", "f16"), ("f16", "f32"), ("bf16", "f32"))))
     rng = np.random.default_rng(3)
     halves = np.arange(n, dtype=np.uint16).view(np.float16).astype(np.float64)
-    ties = (halves + np.nextafter(halves.astype(np.float16), np.float16(np.inf)).astype(np.float64)) / 2 * (1 + rng.integers(-2, 3, n) * 2.0**-52)
+    above = np.nextafter(halves.astype(np.float16), np.float16(np.inf)).astype(np.float64)
+    ties = (halves + above) / 2 * (1 + rng.integers(-2, 3, n) * 2.0**-52)
     got = np.zeros(n, np.float16)
     functions("f64_f16", ties, got)
     assert np.array_equal(got, ties.astype(np.float16))
@@ -232,10 +234,11 @@ def test_addressing(dtype: str) -> None:
     x, idx, y = Buffer("x", d, (4 * n,)), Buffer("idx", i64, (n,)), Buffer("y", d, (n,))
     wide = Buffer("y", d, (3 * n,))
     kernels = []
-    for name, at in {"reversed": lambda e: const(n - 1) - e, "two": lambda e: e * 2 + 1, "three": lambda e: e * 3, "minus_two": lambda e: const(2 * n) - e * 2,
-                     "same": lambda e: const(5)}.items():
+    for name, at in {"reversed": lambda e: const(n - 1) - e, "two": lambda e: e * 2 + 1, "three": lambda e: e * 3,
+                     "minus_two": lambda e: const(2 * n) - e * 2, "same": lambda e: const(5)}.items():
         kernels.append(Kernel(name, (x,), (y,), (), (vector(lambda e, at=at: [Store(y, (e,), read(x, (at(e),)))], n),)))
-        kernels.append(Kernel(f"{name}_whole", (x,), (y,), (), (Loop("v", const(0), const(32), 1, "vector", (Store(y, (v,), read(x, (at(v),))),), 32),)))
+        whole = Loop("v", const(0), const(32), 1, "vector", (Store(y, (v,), read(x, (at(v),))),), 32)
+        kernels.append(Kernel(f"{name}_whole", (x,), (y,), (), (whole,)))
     kernels += [
         Kernel("gather", (x, idx), (y,), (), (vector(lambda e: [Store(y, (e,), read(x, (read(idx, (e,)),)))], n),)),
         Kernel("scatter", (x, idx), (y,), (), (vector(lambda e: [Store(y, (read(idx, (e,)),), read(x, (e,)))], n),)),
@@ -305,8 +308,9 @@ def reduction(d, acc_dtype, rows: int, columns: int, width: int) -> Kernel:
     return Kernel("sums", (x,), (y,), (), (Loop("i", const(0), const(rows), 1, "parallel", tuple(body)),))
 
 
-@pytest.mark.parametrize(("dtype", "acc", "width"), [("f32", "f32", 64), ("f32", "f64", 32), ("f64", "f64", 16), ("u8", "i32", 64), ("i64", "i64", 8),
-                                                     ("bf16", "f32", 32), ("f16", "f32", 4), ("f32", "f32", 1), ("f32", "f32", 2)])
+@pytest.mark.parametrize(("dtype", "acc", "width"), [
+    ("f32", "f32", 64), ("f32", "f64", 32), ("f64", "f64", 16), ("u8", "i32", 64), ("i64", "i64", 8), ("bf16", "f32", 32),
+    ("f16", "f32", 4), ("f32", "f32", 1), ("f32", "f32", 2)])
 def test_reduction_stays_in_registers(dtype: str, acc: str, width: int) -> None:
     d, a = DTYPES[dtype], DTYPES[acc]
     rows, columns = 5, 203
@@ -340,9 +344,10 @@ def tile(m: int, n: int, depth: int) -> Kernel:
     def each(stmt) -> Loop:
         return Loop("u", const(0), const(m), 1, "unroll", (Loop("v", const(0), const(n), 1, "vector", (stmt,), n),))
 
+    product = lookup("fma")(read(a, (u, k)), read(b, (k, v)), read(acc, (u, v)))
     return Kernel("tile", (a, b), (c,), (), (
         Local(acc), each(Store(acc, (u, v), const(0.0, f32))),
-        Loop("k", const(0), const(depth), 1, "serial", (each(Store(acc, (u, v), lookup("fma")(read(a, (u, k)), read(b, (k, v)), read(acc, (u, v))))),)),
+        Loop("k", const(0), const(depth), 1, "serial", (each(Store(acc, (u, v), product)),)),
         each(Store(c, (u, v), read(acc, (u, v))))))
 
 
@@ -383,7 +388,8 @@ def test_row_on_the_stack() -> None:
         Local(row), Local(top), Store(top, (const(0),), const(-np.inf, f32)),
         Loop("j", const(0), const(columns), width, "serial", (Loop("v", const(0), minimum(const(columns) - j, const(width)), 1, "vector", (
             Store(row, (j + v,), read(x, (i, j + v)) * 2.0),), width),)),
-        Loop("j", const(0), const(columns), 1, "serial", (Store(top, (const(0),), lookup("maximum")(read(top, (const(0),)), read(row, (j,)))),)),
+        Loop("j", const(0), const(columns), 1, "serial", (
+            Store(top, (const(0),), lookup("maximum")(read(top, (const(0),)), read(row, (j,)))),)),
         Let("m", read(top, (const(0),))),
         Loop("j", const(0), const(columns), width, "serial", (Loop("v", const(0), minimum(const(columns) - j, const(width)), 1, "vector", (
             Store(y, (i, j + v), read(row, (j + v,)) - var("m", f32)),), width),)))
@@ -401,7 +407,8 @@ def test_branches_lets_and_sizes() -> None:
 
     def loop(factor: float) -> Loop:
         t = var("t", f32)
-        return Loop("v", const(0), const(8), 1, "vector", (Let("t", read(x, (j, v)) * factor), Store(y, (j, v), t + lookup("cast")(j, dtype=f32))), 8)
+        return Loop("v", const(0), const(8), 1, "vector", (
+            Let("t", read(x, (j, v)) * factor), Store(y, (j, v), t + lookup("cast")(j, dtype=f32))), 8)
 
     body = Loop("j", i, minimum(i + 3, size(n)), 1, "serial", (If((j % 2).equals(0), (loop(2.0),), (loop(-1.0),)),))
     functions = Functions(Kernel("k", (x,), (y,), ("n",), (Loop("i", const(0), size(n), 3, "parallel", (body,)),)))
@@ -429,7 +436,8 @@ def test_stores_are_seen_by_later_statements() -> None:
 def test_lookup() -> None:
     table = tuple(float(t) for t in np.linspace(-1, 1, 21))
     n = 37
-    functions = Functions(*(elementwise(f"k{lanes}", [i64], f64, n, lambda x: lookup("lookup")(x, table=table, dtype=f64), lanes) for lanes in (True, False)))
+    functions = Functions(*(elementwise(f"k{lanes}", [i64], f64, n, lambda x: lookup("lookup")(x, table=table, dtype=f64), lanes)
+                            for lanes in (True, False)))
     assert undefined(functions.object) == []
     index, got = np.random.default_rng(0).integers(0, 21, n), np.zeros(n)
     for lanes in (True, False):
@@ -439,7 +447,7 @@ def test_lookup() -> None:
 
 def test_constant_divisors() -> None:
     n, d = 61, i32
-    kernels = [elementwise(f"{name}_{'m' if c < 0 else ''}{abs(c)}", [d], d, n, lambda x, f=lookup(name), c=c: f(x, const(c, d)))
+    kernels = [elementwise(f"{name}_{'m' if c < 0 else ''}{abs(c)}", [d], d, n, lambda x, name=name, c=c: lookup(name)(x, const(c, d)))
                for name in ("floor_divide", "remainder") for c in (1, 2, 8, 3, 7, -1, -4, 0)]
     functions = Functions(*kernels)
     x = samples(d)
@@ -477,7 +485,8 @@ def test_cross_compiled_objects_need_no_library(cpu: str) -> None:
 def test_messages() -> None:
     x, y, r = Buffer("x", f32, (8,)), Buffer("y", f32, (8,)), Buffer("r", f32, (8,), "register")
     with pytest.raises(XlcNotImplementedError, match="register buffer r is indexed by something that is not constant"):
-        emit_kernel(Kernel("k", (x,), (y,), (), (Local(r), Loop("j", const(0), const(8), 1, "serial", (Store(r, (j,), read(x, (j,))),)))), host())
+        loop = Loop("j", const(0), const(8), 1, "serial", (Store(r, (j,), read(x, (j,))),))
+        emit_kernel(Kernel("k", (x,), (y,), (), (Local(r), loop)), host())
     with pytest.raises(XlcNotImplementedError, match="no meaning on a CPU"):
         emit_kernel(Kernel("k", (x,), (y,), (), (Loop("j", const(0), const(8), 1, "thread", (Store(y, (j,), read(x, (j,))),)),)), host())
     with pytest.raises(XlcError, match="x86-64-v3"):

@@ -3,11 +3,10 @@
     put(key, data)        key is a text such as the SHA-256 of graph, target and versions (see ``digest``)
     get(key) -> bytes     or None
 
-The folder is the knob ``cache_dir`` (``XLC_CACHE_DIR``; default ``~/.cache/xlc``; empty: no cache). A file holds a magic word, the length and the SHA-256 of its data, and the
-data; what does not agree is removed and made again. Files are written beside their place and renamed, so that other processes see whole
-files only; the least recently used ones go when the folder exceeds the knob ``cache_bytes``. A folder that cannot be used is the same as no cache: nothing here
-raises.
-"""
+The folder is the knob ``cache_dir`` (``XLC_CACHE_DIR``; default ``~/.cache/xlc``; empty: no cache). A file holds a magic word,
+the length and the SHA-256 of its data, and the data; what does not agree is removed and made again. Files are written beside
+their place and renamed, so that other processes see whole files only; the least recently used ones go when the folder exceeds the
+knob ``cache_bytes``. A folder that cannot be used is the same as no cache: nothing here raises. """
 
 from __future__ import annotations
 
@@ -45,7 +44,8 @@ def enabled() -> bool:
 
 @lru_cache(1)
 def version() -> str:
-    """Identifies this xlc in every key: the name, size and time of each of its files, so that an edited compiler does not find its old code."""
+    """Identifies this xlc in every key: the name, size and time of each of its files, so that an edited compiler does not find
+    its old code."""
     package = Path(__file__).resolve().parent.parent
     stamps = []
     for file in sorted(package.rglob("*.py")):

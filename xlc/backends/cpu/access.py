@@ -67,8 +67,10 @@ class Accesses(Values):
         return total
 
     def split(self, offset: Expr) -> tuple[int, int | None, list[tuple[int, Expr, int]], Terms]:
-        """An offset as (constant, lane stride or None, [(level, product of uniform atoms, coefficient)], what else varies with the lane)."""
-        fixed, stride, uniform, varying = 0, 0, [], {}
+        """An offset as (constant, lane stride or None, [(level, product of uniform atoms, coefficient)], what else varies with
+        the lane)."""
+        fixed, stride, uniform = 0, 0, []
+        varying: Terms = {}
         lane = self.lanes.variable if self.lanes else None
         for m, c in polynomial(offset).items():
             if len(m) == 1 and m[0] is lane:
@@ -130,7 +132,7 @@ class Accesses(Values):
             if lanes is not None and lanes.some is not None:
                 condition = lanes.some if condition is None else self.emit(f"and i1 {lanes.some}, {condition}")
             return memory.load_scalar(self, b.dtype, base, condition), level  # type: ignore[arg-type]
-        offsets = self.lane_offsets(varying)
+        offsets, scalar = self.lane_offsets(varying), memory_element(b.dtype)
         out = []
         for p in range(lanes.parts):
             mask = self.joined_mask(p, condition)
@@ -139,7 +141,7 @@ class Accesses(Values):
             elif stride == 0:
                 out.append(memory.load_lanes(self, b.dtype, lanes.n, base, 0, mask))
             else:
-                at = self.emit(f"getelementptr inbounds {memory_element(b.dtype)}, ptr {base}, i64 {p * lanes.n * (stride or 0)}") if p else base
+                at = self.emit(f"getelementptr inbounds {scalar}, ptr {base}, i64 {p * lanes.n * (stride or 0)}") if p else base
                 out.append(memory.load_lanes(self, b.dtype, lanes.n, at, stride or 0, mask))
         return tuple(out), level
 
@@ -195,10 +197,10 @@ class Accesses(Values):
         base, offsets = self.pointer(b, uniform, fixed), self.lane_offsets(varying)
         if lanes is None or stride == 0:
             if isinstance(value, tuple) or isinstance(condition, tuple):
-                raise XlcNotImplementedError(f"{self.owner}: the lanes of a vector loop store different values to one element of {b.name}")
+                raise self.conflict(s)
             if lanes is not None and lanes.some is not None:
                 condition = lanes.some if condition is None else self.emit(f"and i1 {lanes.some}, {condition}")
-            self.guarded(condition, lambda: memory.store_scalar(self, b.dtype, base, value))  # type: ignore[arg-type]
+            self.guarded(condition, lambda: memory.store_scalar(self, b.dtype, base, value))
             return
         parts = value if isinstance(value, tuple) else (self.spread(s.value, lanes.n),) * lanes.parts
         self.out = self.stream
@@ -218,13 +220,16 @@ class Accesses(Values):
         self.out = self.stream
         if not stride or lanes is None:
             if isinstance(value, tuple) or isinstance(condition, tuple):
-                raise XlcNotImplementedError(f"{self.owner}: the lanes of a vector loop store different values to one element of {s.buffer.name}")
+                raise self.conflict(s)
             array.write_one(fixed, value, condition)
             return
         parts = value if isinstance(value, tuple) else (self.spread(s.value, lanes.n),) * lanes.parts
         self.out = self.stream
         for p, r in enumerate(places):
             array.write(r, parts[p], self.joined_mask(p, condition))
+
+    def conflict(self, s: Store) -> XlcNotImplementedError:
+        return XlcNotImplementedError(f"{self.owner}: the lanes of a vector loop store different values to one element of {s.buffer.name}")
 
     def guarded(self, condition: str | None, act: Any) -> None:
         self.out = self.stream

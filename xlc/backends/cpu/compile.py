@@ -1,7 +1,7 @@
 """LLVM text -> object file -> code in memory.
 
     object_bytes = compile_text(text, target)         # a relocatable object, as the linker or the loader takes it
-    code = load(object_bytes, ["main", "main_workspace"])
+    code = load([object_bytes], ["main", "main_workspace"])
     code.address("main")                              # valid while ``code`` lives
 
 The text needs little: common and invariant expressions are already gone, vectors are written out. So the pass list is short.
@@ -18,8 +18,9 @@ from xlc.errors import XlcError
 from . import llvm
 from .target import Target, host
 
-PASSES = ("sroa", "instruction_combine", "simplify_cfg")
-"""In order: register buffers into registers, what the templates leave (double negations, constant conditions), empty blocks away."""
+PASSES = ("sroa", "instruction_combine")
+"""In order: register buffers into registers; what the templates leave (double negations, constant masks). More passes were
+measured to gain nothing."""
 
 
 class _Workshop(threading.local):
@@ -51,7 +52,6 @@ def optimised(text: str, target: Target) -> tuple[Any, Any]:
     module.triple = target.triple
     module.data_layout = str(machine.target_data)
     options = binding.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = binding.create_pass_builder(machine, options)
     passes = binding.create_new_function_pass_manager()
     for name in PASSES:
@@ -64,14 +64,33 @@ def optimised(text: str, target: Target) -> tuple[Any, Any]:
 
 def compile_text(text: str, target: Target) -> bytes:
     """The object file of a module."""
-    module, machine = optimised(text, target)
-    return machine.emit_object(module)  # type: ignore[no-any-return]
+    return _generate(*optimised(text, target), True)
 
 
 def assembly(text: str, target: Target) -> str:
     """The assembly of a module."""
-    module, machine = optimised(text, target)
-    return machine.emit_assembly(module)  # type: ignore[no-any-return]
+    return _generate(*optimised(text, target), False).decode()
+
+
+def _generate(module: Any, machine: Any, as_object: bool) -> bytes:
+    """Run the code generator. As ``machine.emit_object``, but without llvmlite's process-wide lock, which would keep threads from
+    compiling at once (nearly all of the time goes here; module, context and machine are this thread's own)."""
+    import ctypes
+
+    from llvmlite.binding import ffi
+
+    def unlocked(name: str) -> Callable[..., Any]:
+        function = getattr(ffi.lib, name)
+        return getattr(function, "_cfn", function)
+
+    with ffi.OutputString() as message:
+        memory = unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, int(as_object), message)
+        if not memory:
+            raise XlcError(f"LLVM could not generate code: {message}")
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(memory), ffi.lib.LLVMPY_GetBufferSize(memory))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(memory)
 
 
 class Code:
@@ -85,7 +104,7 @@ class Code:
 
 
 _load_lock = threading.Lock()
-_context: Any = None  # of the empty modules: lives on, for the garbage collector might free a context of their own before the engine that needs it
+_context: Any = None  # of the empty modules: it lives on, for the collector might free one of their own before the engine that needs it
 
 
 def load(objects: Sequence[bytes], names: Sequence[str]) -> Code:
@@ -95,7 +114,7 @@ def load(objects: Sequence[bytes], names: Sequence[str]) -> Code:
     with _load_lock:
         _context = _context or binding.create_context()
         empty = binding.parse_assembly("", _context)
-        machine = binding.Target.from_triple(host().triple).create_target_machine(cpu="", features="", opt=0, reloc="pic", codemodel="default", jit=True)
+        machine = binding.Target.from_triple(host().triple).create_target_machine(opt=0, reloc="pic", codemodel="default", jit=True)
         engine = binding.create_mcjit_compiler(empty, machine)
         for data in objects:
             engine.add_object_file(binding.object_file.ObjectFileRef.from_data(data))
@@ -107,4 +126,4 @@ def load(objects: Sequence[bytes], names: Sequence[str]) -> Code:
     return Code(engine, addresses)
 
 
-__all__ = ["PASSES", "Callable", "Code", "assembly", "compile_text", "load", "optimised"]
+__all__ = ["PASSES", "Code", "assembly", "compile_text", "load", "optimised"]

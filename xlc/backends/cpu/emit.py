@@ -3,7 +3,8 @@
     kernel k0(in x: f32[64], out y: f32[64]) { vector v in 0..64 width 64 { y[v] = sqrt(x[v]) } }
  -> define hidden void @k0(ptr noalias readonly %b0, ptr noalias %b1, i64 %lo, i64 %hi) { ... <16 x float> ... }
 
-The parameters are the inputs, the outputs, the named sizes, and the iterations lo..hi of a parallel outermost loop (0..1 where there is none).
+The parameters are the inputs, the outputs, the named sizes, and the iterations lo..hi of a parallel outermost loop (0..1 where
+there is none).
 
 Vectors are written out, common and invariant expressions are found on the way (``values.py``), so LLVM needs few passes. Loads stay at
 their statement.
@@ -29,7 +30,8 @@ Work = dict[tuple[Expr, ...], float]
 
 @dataclass
 class KernelText:
-    """A function, the declarations that it needs once per module, and about how many instructions it runs (a polynomial over size expressions)."""
+    """A function, the declarations that it needs once per module, and about how many instructions it runs (a polynomial over size
+    expressions)."""
 
     name: str
     function: str
@@ -47,7 +49,8 @@ def module_text(parts: Sequence[KernelText]) -> str:
 
 
 def emit_kernel(kernel: Kernel, target: Target, aliased: frozenset[int] = frozenset(), symbol: str = "") -> KernelText:
-    """The function of a kernel, under the name ``symbol``. The buffers at the positions ``aliased`` (inputs, then outputs) may share memory."""
+    """The function of a kernel, under the name ``symbol``. The buffers at the positions ``aliased`` (inputs, then outputs) may
+    share memory."""
     return KernelEmitter(kernel, target, aliased, symbol or kernel.name).text()
 
 
@@ -167,8 +170,8 @@ class KernelEmitter(Accesses):
     def unrolled(self, s: Loop) -> None:
         start, stop = self.scalar(s.start), self.scalar(s.stop)
         if not (is_number(start) and is_number(stop)):
-            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the loop over {s.var} is to be unrolled, but runs from {s.start} to {s.stop}; "
-                                         f"its bounds must be constants")
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the loop over {s.var} is to be unrolled, but runs from {s.start} to "
+                                         f"{s.stop}; its bounds must be constants")
         for k in range(int(start), int(stop), s.step):
             self.copy(s, str(k))
 
@@ -224,8 +227,8 @@ class KernelEmitter(Accesses):
 
     def masks(self, stop: str, count: int | None, n: int, parts: int, width: int) -> tuple[tuple[str | None, ...], str | None]:
         if count is not None:
-            lanes = [range(p * n, p * n + n) for p in range(parts)]
-            return tuple(None if r[-1] < count else "<" + ", ".join(f"i1 {'true' if k < count else 'false'}" for k in r) + ">" for r in lanes), None
+            alive = [[k < count for k in range(p * n, p * n + n)] for p in range(parts)]
+            return tuple(None if all(a) else f"<{', '.join('i1 true' if x else 'i1 false' for x in a)}>" for a in alive), None
         self.out = self.stream
         some = self.emit(f"icmp sgt i64 {stop}, 0")
         clamped = self.call("smin.i64", "i64", ("i64", stop), ("i64", str(width)))

@@ -4,9 +4,8 @@
  -> define i32 @main(ptr %buffers, ptr %dims, ptr %workspace, ptr %par) { ... call void @main.k0(ptr %x, ptr %h, i64 0, i64 8) ... }
     define i64 @main_workspace(ptr %dims)
 
-A launch whose outermost loop is parallel runs through ``par->run`` where there are threads, at least two iterations, and enough work to be worth a
-fork; otherwise it is a plain call. The outcome is the same, bit for bit.
-"""
+A launch whose outermost loop is parallel runs through ``par->run`` where there are threads, at least two iterations, and enough
+work to be worth a fork; otherwise it is a plain call. The outcome is the same, bit for bit. """
 
 from __future__ import annotations
 
@@ -37,8 +36,10 @@ def symbol(name: str) -> str:
 def emit_plan(plan: Plan, target: Target, modules: int = 1) -> list[str]:
     """The LLVM text of a plan, as that many modules; the first holds the entry function."""
     name = symbol(plan.name)
-    aliased = {k.name: frozenset().union(*(aliases(plan, launch) for launch in plan.launches if launch.kernel == k.name)) for k in plan.kernels}
-    kernels = [emit_kernel(k, target, aliased[k.name], f"{name}.{symbol(k.name)}") for k in plan.kernels]
+    aliased: dict[str, frozenset[int]] = {}
+    for launch in plan.launches:
+        aliased[launch.kernel] = aliased.get(launch.kernel, frozenset()) | aliases(plan, launch)
+    kernels = [emit_kernel(k, target, aliased.get(k.name, frozenset()), f"{name}.{symbol(k.name)}") for k in plan.kernels]
     entry = EntryEmitter(plan, dict(zip((k.name for k in plan.kernels), kernels, strict=True)))
     functions = [*entry.thunks(), entry.function(), entry.workspace()]
     parts: list[list[KernelText]] = [[] for _ in range(max(modules, 1))]
@@ -71,7 +72,7 @@ def aliases(plan: Plan, launch: Launch) -> frozenset[int]:
 class EntryEmitter(Values):
     def __init__(self, plan: Plan, kernels: dict[str, KernelText]):
         super().__init__(f"plan {plan.name}")
-        self.plan, self.kernels = plan, kernels
+        self.plan, self.kernels, self.symbol = plan, kernels, symbol(plan.name)
         self.by_name = {k.name: k for k in plan.kernels}
         self.slots = plan.by_name
         self.addresses: dict[str, str] = {}
@@ -96,7 +97,8 @@ class EntryEmitter(Values):
 
     def workspace(self) -> str:
         self.begin()
-        return self.text(f"define dso_local i64 @{symbol(self.plan.name)}_workspace(ptr %dims) #0 {{", f"  ret i64 {self.amount(self.plan.arena)}")
+        amount = self.amount(self.plan.arena)
+        return self.text(f"define dso_local i64 @{self.symbol}_workspace(ptr %dims) #0 {{", f"  ret i64 {amount}")
 
     def function(self) -> str:
         self.begin()
@@ -108,7 +110,7 @@ class EntryEmitter(Values):
         threads = self.threads() if any(self.may_fork(launch) for launch in self.plan.launches) else "1"
         for launch in self.plan.launches:
             self.launch(launch, threads)
-        return self.text(f"define dso_local i32 @{symbol(self.plan.name)}(ptr %buffers, ptr %dims, ptr %workspace, ptr %par) #0 {{", "  ret i32 0")
+        return self.text(f"define dso_local i32 @{self.symbol}(ptr %buffers, ptr %dims, ptr %workspace, ptr %par) #0 {{", "  ret i32 0")
 
     def threads(self) -> str:
         """par->threads, or 1."""

@@ -1,8 +1,8 @@
 """Register buffers: a local array as a row of vector-sized stack slots, each read and written whole.
 
-A slot that is only loaded and stored whole is what LLVM's ``sroa`` turns into a register without fail; narrower and misplaced accesses become shuffles of
-the whole slot. So an accumulator of 64 floats is four registers of 16, and the halving tree over its lanes is four steps of one shuffle each.
-"""
+A slot that is only loaded and stored whole is what LLVM's ``sroa`` turns into a register without fail; narrower and misplaced
+accesses become shuffles of the whole slot. So an accumulator of 64 floats is four registers of 16, and the halving tree over its
+lanes is four steps of one shuffle each. """
 
 from __future__ import annotations
 

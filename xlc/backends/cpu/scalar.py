@@ -1,7 +1,7 @@
 """The scalar operators that LLVM text is written for: ``SCALAR[name](writer, n, dtype, args, attrs) -> value``.
 
-``dtype`` is that of the first argument (of the values, for ``where``). Every function serves scalars (n = 0) and vectors of n lanes. What is
-absent here is decomposed into these. f16 and bf16 arithmetic is done in f32 and rounded after every operator.
+``dtype`` is that of the first argument (of the values, for ``where``). Every function serves scalars (n = 0) and vectors of n
+lanes. What is absent here is decomposed into these. f16 and bf16 arithmetic is done in f32 and rounded after every operator.
 
 Nothing traps: x // 0 and x % 0 are 0, shifts by the width or more give what is left after so many single shifts.
 """

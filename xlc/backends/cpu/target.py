@@ -19,8 +19,8 @@ from xlc.errors import XlcValueError
 
 @dataclass(frozen=True)
 class Target:
-    """``features`` is LLVM's list; ``vector_bits`` the width of a register used for arithmetic, ``registers`` their number; caches in bytes, per core
-    but for ``l3``."""
+    """``features`` is LLVM's list; ``vector_bits`` the width of a register used for arithmetic, ``registers`` their number;
+    caches in bytes, per core but for ``l3``."""
 
     triple: str
     cpu: str
@@ -61,8 +61,8 @@ def host() -> Target:
 
 
 # What a named processor has, by the prefix of its name. AVX-512 processors that LLVM would rather run with 256 bits are told otherwise.
-_AVX512 = ("x86-64-v4", "skylake-avx512", "cascadelake", "icelake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5", "tigerlake",
-           "rocketlake")
+_AVX512 = ("x86-64-v4", "skylake-avx512", "cascadelake", "icelake", "tigerlake", "rocketlake", "sapphirerapids", "emeraldrapids",
+           "graniterapids", "znver4", "znver5")
 _AVX2 = ("x86-64-v3", "haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "raptorlake", "meteorlake")
 _ARM = ("cortex-a", "cortex-x", "neoverse", "apple-", "ampere", "thunderx", "generic", "a64fx", "oryon")
 
@@ -93,14 +93,15 @@ def _registers(triple: str, have: set[str]) -> tuple[int, int, list[str]]:
             return 512, 32, ["-prefer-256-bit"]
         if {"avx2", "fma", "f16c"} <= have:
             return 256, 16, []
-        raise XlcValueError(f"the target {triple} has neither AVX2 nor FMA and F16C, which generated code relies on; use cpu='x86-64-v3' or a later one")
+        raise XlcValueError(f"the target {triple} lacks AVX2, FMA or F16C, which generated code needs; use cpu='x86-64-v3' or a later one")
     if arch in ("aarch64", "arm64"):
         return 128, 32, []
     raise XlcValueError(f"the architecture {arch} is not supported by the CPU backend; xlc makes code for x86_64 and aarch64")
 
 
 def _host_caches() -> dict[tuple[int, str], int]:
-    """(level, kind) -> bytes, from sysfs; empty elsewhere than on Linux. A last level that many cores share counts by the core's part of it."""
+    """(level, kind) -> bytes, from sysfs; empty elsewhere than on Linux. A last level that many cores share counts by the core's
+    part of it."""
     found: dict[tuple[int, str], int] = {}
     if platform.system() == "Linux":
         for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):

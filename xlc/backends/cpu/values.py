@@ -1,15 +1,15 @@
 """The value of an expression, as LLVM text, wherever the emitter of a kernel (or of an entry function) stands.
 
-Every expression is evaluated once per *level*: the number of the innermost scope (loop, branch, unrolled copy) that it depends on. Its instructions go
-in front of the scope within which it does not change. A value that differs between the lanes of a vector loop is a tuple of parts, one
-hardware vector each; everything else is a scalar, spread over the lanes where it meets them.
+Every expression is evaluated once per *level*: the number of the innermost scope (loop, branch, unrolled copy) that it depends
+on. Its instructions go in front of the scope within which it does not change. A value that differs between the lanes of a vector
+loop is a tuple of parts, one hardware vector each; everything else is a scalar, spread over the lanes where it meets them.
 
     in the loop over j:  i*4096 + j   ->   %v1 = mul i64 %i, 4096   in front of the loop,   %v2 = add i64 %v1, %j   inside
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -24,7 +24,7 @@ from .writer import Lines, Writer, element, literal, memory_element, splat, vect
 
 Value = str | tuple[str, ...]  # a scalar, or the parts of a value that differs between lanes
 VOLATILE = 1 << 30  # the level of what a later store may change: it is forgotten after each statement
-_FOLD = {"add": int.__add__, "subtract": int.__sub__, "multiply": int.__mul__, "minimum": min, "maximum": max}
+_FOLD: dict[str, Callable[[int, int], int]] = {"add": int.__add__, "subtract": int.__sub__, "multiply": int.__mul__, "minimum": min, "maximum": max}
 
 
 @dataclass
@@ -37,7 +37,8 @@ class Scope:
 
 @dataclass
 class Lanes:
-    """The vector loop being emitted: ``parts`` vectors of ``n`` lanes; a mask per part where not all lanes live; ``some``: whether any lane lives."""
+    """The vector loop being emitted: ``parts`` vectors of ``n`` lanes; a mask per part where not all lanes live; ``some``:
+    whether any lane lives."""
 
     variable: Expr
     n: int
@@ -129,7 +130,7 @@ class Values(Writer):
         if x.op.decompose is None:
             raise XlcNotImplementedError(f"{self.owner}: the operator {x.op.name} on {x.args[0].dtype} has neither a rule on the CPU nor a "
                                          f"decomposition")
-        return x.op.decompose(*x.args, **dict(x.attrs))  # type: ignore[no-any-return]
+        return x.op.decompose(*x.args, **dict(x.attrs))
 
     def input(self, x: Expr) -> None:
         if x.is_const:
@@ -154,7 +155,7 @@ class Values(Writer):
             return
         values = [v for v, _ in found]
         if x.dtype is i64 and d is i64 and name in _FOLD and all(is_number(v) for v in values):
-            self.bind(x, literal(i64, _FOLD[name](*(int(v) for v in values))), level)
+            self.bind(x, literal(i64, _FOLD[name](int(values[0]), int(values[1]))), level)
             return
         if x.dtype is i64 and name in ("floor_divide", "remainder") and all(is_number(v) for v in values) and int(values[1]) > 0:
             a, b = map(int, values)
@@ -191,7 +192,7 @@ class Values(Writer):
             self.place(level)
             found = self.broadcast(element(e.dtype), value, n), level
             self.bind(key, *found)
-        return found[0]  # type: ignore[no-any-return]
+        return found[0]
 
 
 def is_number(value: str) -> bool:

@@ -64,7 +64,8 @@ def flatten(lines: Lines) -> Iterable[str]:
 
 
 class Writer:
-    """Instructions of one function. ``out`` is where they are appended now; ``work`` counts them, each as often as it runs where that is known."""
+    """Instructions of one function. ``out`` is where they are appended now; ``work`` counts them, each as often as it runs where
+    that is known."""
 
     def __init__(self) -> None:
         self.out: Lines = []
