@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .loops import Expr, expr, var, walk
+from .op import lookup
 from .types import i64
 
 Poly = dict[tuple[Expr, ...], int]  # atoms sorted by id -> coefficient
@@ -62,9 +63,11 @@ class Prover:
 
     def __init__(self) -> None:
         self.ranges: dict[Expr, _Range] = {}
+        self.facts: dict[Expr, _Range] = {}  # what conditions say about atoms that are no variables
         self.lets: dict[Expr, Expr] = {}
         self.least: dict[Expr, int] = {}  # sizes that are known to be at least this
         self.polys: dict[Expr, Poly] = {}
+        self.reaches: dict[Expr, tuple[int, int]] = {}
         self.steps = 0
 
     # Contexts.
@@ -73,9 +76,9 @@ class Prover:
     def loop(self, name: str, start: Expr, stop: Expr, step: int) -> Iterator[None]:
         """Inside the body of a loop (which therefore runs at least once)."""
         v = var(name)
-        before = dict(self.ranges), dict(self.least), self.polys
+        before = dict(self.ranges), dict(self.least), self.polys, self.reaches
         low, high = self.poly(start), self.poly(stop)
-        self.polys = {}
+        self.polys, self.reaches = {}, {}
         span = plus(high, low, -1)
         upper: Bound = [[plus(high, number(-1))]]
         if set(span) <= {()} and span:
@@ -87,30 +90,30 @@ class Prover:
         try:
             yield
         finally:
-            self.ranges, self.least, self.polys = before
+            self.ranges, self.least, self.polys, self.reaches = before
 
     @contextmanager
     def let(self, name: str, value: Expr) -> Iterator[None]:
         v = var(name)
-        before = dict(self.lets), self.polys
-        self.polys = {}
+        before = dict(self.lets), self.polys, self.reaches
+        self.polys, self.reaches = {}, {}
         if value.dtype is i64:
             self.lets[v] = value
         try:
             yield
         finally:
-            self.lets, self.polys = before
+            self.lets, self.polys, self.reaches = before
 
     @contextmanager
     def known(self, condition: Expr | None, truth: bool = True) -> Iterator[None]:
         """Where the condition has this truth value."""
-        before = {k: r.copy() for k, r in self.ranges.items()}, dict(self.least)
+        before = {k: r.copy() for k, r in self.ranges.items()}, {k: r.copy() for k, r in self.facts.items()}, dict(self.least)
         for fact in self._facts(condition, truth) if condition is not None else ():
             self._learn(fact)
         try:
             yield
         finally:
-            self.ranges, self.least = before
+            self.ranges, self.facts, self.least = before
 
     def _facts(self, c: Expr, truth: bool) -> Iterator[Poly]:
         """Polynomials that are >= 0 where the condition has this truth value."""
@@ -130,13 +133,12 @@ class Prover:
                 yield plus(plus(p, q, -1), number(-1 if name == "greater" else 0))
 
     def _learn(self, f: Poly) -> None:
-        """f >= 0 bounds the variable of the innermost loop in it."""
-        variables = [a for m in f for a in m if a in self.ranges]
-        if variables:
-            v = max(variables, key=lambda a: self.ranges[a].depth)
-            factor, rest = self._split(f, v)
+        """f >= 0 bounds the innermost atom in it."""
+        atom = self._innermost(f)
+        if atom is not None:
+            factor, rest = self._split(f, atom)
             if factor is not None and set(factor) == {()}:
-                c, r = factor[()], self.ranges[v]
+                c, r = factor[()], self.ranges.get(atom) or self.facts.setdefault(atom, _Range(0))
                 if all(k % c == 0 for k in rest.values()):
                     (r.upper if c < 0 else r.lower).insert(0, [{m: -k // c for m, k in rest.items()}])
                 elif c < 0:
@@ -146,10 +148,13 @@ class Prover:
         self._learn_least(f)
 
     def _learn_least(self, f: Poly) -> None:
-        atoms = [m for m in f if m]
-        if len(atoms) == 1 and len(atoms[0]) == 1 and f[atoms[0]] > 0:
-            a = atoms[0][0]
-            self.least[a] = max(self.least.get(a, 0), -(f.get((), 0) // f[atoms[0]]))
+        """c*a + k >= 0 bounds the atom a; if k < 0, each atom of a product of sizes is at least 1."""
+        monomials = [m for m in f if m]
+        if len(monomials) == 1 and f[monomials[0]] > 0:
+            bound = -(f.get((), 0) // f[monomials[0]])
+            sizes = all(a.op.name == "size" for a in monomials[0])
+            for a in monomials[0] if len(monomials[0]) == 1 or (sizes and bound > 0) else ():
+                self.least[a] = max(self.least.get(a, 0), bound if len(monomials[0]) == 1 else 1)
 
     # Polynomials.
 
@@ -195,7 +200,19 @@ class Prover:
     def at_least_zero(self, p: Poly) -> bool:
         """Whether p >= 0 is proved."""
         self.steps = MAX_STEPS
-        return self._proved(p)
+        if self._proved(p):
+            return True
+        expanded = self._without_remainders(p)
+        return expanded != p and self._proved(expanded)
+
+    def _without_remainders(self, p: Poly) -> Poly:
+        """The same with t - d*(t//d) for t % d, so that d*(t//d) + t % d is t."""
+        for a in {a for m in p for a in m if a.op.name == "remainder"}:
+            factor, rest = self._split(p, a)
+            if factor is not None:
+                quotient = {(expr(lookup("floor_divide"), a.args, i64),): 1}
+                p = plus(plus(rest, times(factor, self.poly(a.args[0]))), times(times(factor, self.poly(a.args[1])), quotient), -1)
+        return p
 
     def within(self, index: Expr, size: Poly) -> tuple[bool, bool]:
         """Whether 0 <= index is proved, and whether index < size is."""
@@ -221,7 +238,7 @@ class Prover:
         for alternative in self._bounds(atom)[0 if positive else 1]:
             if all(self._proved(plus(times(factor, b), rest)) for b in alternative):
                 return True
-        r = self.ranges.get(atom)
+        r = self.ranges.get(atom) or self.facts.get(atom)
         for k, b in () if r is None else r.multiples_lower if positive else r.multiples_upper:
             if all(c % k == 0 for c in factor.values()) and self._proved(plus(times({m: c // k for m, c in factor.items()}, b), rest)):
                 return True
@@ -242,32 +259,52 @@ class Prover:
         for a in {a for m in p for a in m}:
             if a.op.name == "size":
                 continue
-            depth = max((self.ranges[x].depth for x in walk(a) if x in self.ranges), default=0)
-            here = (depth if a in self.ranges else depth + 0.5, sum(1 for _ in walk(a)))
+            depth, parts = self._reach(a)
+            here = (depth if a in self.ranges else depth + 0.5, parts)
             if best is None or here > rank:
                 best, rank = a, here
         return best
+
+    def _reach(self, a: Expr) -> tuple[int, int]:
+        """The depth of the deepest variable an atom is made of, and of how many parts it is made; through lets."""
+        found = self.reaches.get(a)
+        if found is None:
+            depth = parts = 0
+            for x in walk(a):
+                inner = self._reach(self.lets[x]) if x in self.lets else (self.ranges[x].depth if x in self.ranges else 0, 1)
+                depth, parts = max(depth, inner[0]), parts + inner[1]
+            found = self.reaches[a] = depth, parts
+        return found
 
     @staticmethod
     def _constant_divisor(a: Expr) -> int:
         return a.args[1].value if a.op.name in ("floor_divide", "remainder") and a.args[1].is_const and a.args[1].value > 0 else 0
 
     def _quotient_bound(self, a: Expr, factor: Poly, rest: Poly) -> Poly | None:
-        """k*d*(t//d) is at least k*(t-d+1), and -k*d*(t//d) at least -k*t (k >= 0)."""
-        d = self._constant_divisor(a)
-        if not d or a.op.name != "floor_divide" or any(c % d for c in factor.values()):
+        """k*d*(t//d) is at least k*(t-d+1), and -k*d*(t//d) at least -k*t (k >= 0, d > 0)."""
+        if a.op.name != "floor_divide":
             return None
-        k = {m: c // d for m, c in factor.items()}
+        d = self.poly(a.args[1])
+        k = exact_quotient(factor, d)
+        if k is None or not (self._constant_divisor(a) or self._proved(plus(d, number(-1)))):
+            return None
         t = self.poly(a.args[0])
-        if all(c >= 0 for c in k.values()):
-            return plus(times(k, plus(t, number(1 - d))), rest)
-        return plus(times(k, t), rest) if all(c <= 0 for c in k.values()) else None
+        if all(c >= 0 for c in k.values()) and all(x.op.name == "size" for m in k for x in m):
+            return plus(times(k, plus(t, plus(number(1), d, -1))), rest)
+        return plus(times(k, t), rest) if all(c <= 0 for c in k.values()) and all(x.op.name == "size" for m in k for x in m) else None
 
     def _bounds(self, a: Expr) -> tuple[Bound, Bound]:
         """Lower and upper bounds of an atom."""
         r = self.ranges.get(a)
         if r is not None:
             return r.lower, r.upper
+        lower, upper = self._bounds_by_operator(a)
+        known = self.facts.get(a)
+        if known is not None:
+            lower, upper = known.lower + lower, known.upper + upper
+        return ([*lower, [number(self.least[a])]] if a in self.least else lower), upper
+
+    def _bounds_by_operator(self, a: Expr) -> tuple[Bound, Bound]:
         name = a.op.name
         if name in ("minimum", "maximum"):
             p, q = (self.poly(x) for x in a.args)
@@ -277,10 +314,9 @@ class Prover:
             p, q = (self.poly(x) for x in a.args[1:])
             return [[p, q]], [[p, q]]
         if name == "remainder":
-            divisor = self.poly(a.args[1])
-            if self._constant_divisor(a) or self._proved(plus(divisor, number(-1))) or all(x.op.name == "size" for m in divisor for x in m):
-                upper = [[plus(divisor, number(-1))]]
-                return [[{}]], ([[self.poly(a.args[0])], *upper] if self._proved(self.poly(a.args[0])) else upper)
+            t, divisor = self.poly(a.args[0]), self.poly(a.args[1])
+            upper: Bound = [[plus(divisor, number(-1))]] if self._constant_divisor(a) or self._proved(plus(divisor, number(-1))) else []
+            return ([[{}]] if self._proved(divisor) else []), (upper + ([[t]] if self._proved(t) else []))
         if name == "floor_divide":
             return self._quotient_bounds(a)
         if name == "cast" and a.args[0].dtype.kind in "biu" and a.args[0].dtype.bits < 64:
@@ -302,7 +338,7 @@ class Prover:
         if inner is not None or len(t) == 1:  # t <= d*e - 1  gives  t//d <= e - 1
             tops = inner.upper if inner is not None else self._bounds(atom)[1]
             for (top, *more) in tops:
-                e = _exact_quotient(plus(top, number(1)), divisor) if not more else None
+                e = exact_quotient(plus(top, number(1)), divisor) if not more else None
                 if e is not None:
                     upper.append([plus(e, number(-1))])
         return lower, upper
@@ -324,7 +360,7 @@ class Prover:
             p = plus(times(factor, single), rest)
 
 
-def _exact_quotient(p: Poly, d: Poly) -> Poly | None:
+def exact_quotient(p: Poly, d: Poly) -> Poly | None:
     if len(d) != 1:
         return number(1) if p == d else None
     ((dm, dc),) = d.items()
@@ -357,4 +393,4 @@ def renamed(e: Expr, names: Mapping[Expr, Expr], memo: dict[Expr, Expr]) -> Expr
     return memo[e]
 
 
-__all__ = ["Poly", "Prover", "flat_index", "number", "plus", "renamed", "times"]
+__all__ = ["Poly", "Prover", "exact_quotient", "flat_index", "number", "plus", "renamed", "times"]

@@ -3,8 +3,8 @@
     parallel i in 0..n step 64 { vector v in 0..min(n-i, 64) { z[i+v] = ... } }      iteration i keeps to  i <= address < i+64: no race
 
 Two arguments are tried for each buffer that the loop writes. *Apart*: every address of a later iteration is above every address of an
-earlier one. *Digits*: the address is a sum of multiples of variables that determines each of them, as digits determine a number, and with
-them the iteration. What neither proves is reported; ``replay`` then tries all iterations at given sizes.
+earlier one. *Digits*: the address determines the iteration, as a number determines its digits. What neither proves is reported; ``replay``
+then tries all iterations at given sizes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, var, walk
 from .loops import size as size_expr
-from .prove import Poly, Prover, flat_index, number, plus, renamed, times
+from .prove import Poly, Prover, exact_quotient, flat_index, number, plus, renamed, times
 from .types import evaluate, i64
 
-MOST_PAIRS = 600
+MOST_PAIRS = 600  # of accesses to one buffer
+MOST_SPLIT = 100  # accesses to one buffer
 
 
 @dataclass(frozen=True)
@@ -87,131 +88,86 @@ def _above(loop: Loop, earlier: Access, later: Access) -> bool:
         return prover.at_least_zero(plus(plus(_position(prover, two), _position(prover, one), -1), number(-1)))
 
 
-@dataclass
-class _Digit:
-    """The terms of the addresses that have one coefficient: what they span. ``own`` ones determine the iteration."""
-
-    unit: Poly
-    least: Poly
-    greatest: Poly
-    own: bool
-
-
-_Key = tuple[Expr | None, frozenset[tuple[tuple[Expr, ...], int]]]  # the atom, if it is an own one, and the unit
-
-
 def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
-    """Whether the address, as a number in a mixed radix, determines the iteration.
+    """Whether the address, read as a number in a mixed radix, determines the iteration.
 
-    The terms that hold the loop's variable, or quotients and remainders of it, are digits that all accesses have in common. A digit can
-    be read off if its unit exceeds all that the smaller terms can add up to; terms below the smallest of them may blur."""
-    prover = Prover()
+    An address H*M + L with 0 <= L < M gives both H and L, which are split further in the same way. A part Q gives the digit w (the loop's
+    variable, or a quotient or remainder of it) if 0 <= Q - u*w < u for some unit u. All accesses have to agree in M, w and u."""
+    if len(uses) > MOST_SPLIT:
+        return False
     i = var(loop.var)
-    digits: dict[_Key, _Digit] = {}
-    common: set[_Key] | None = None
     with ExitStack() as stack:
-        stack.enter_context(prover.loop(loop.var, loop.start, loop.stop, loop.step))
+        parts: list[_Part] = []
         for a in uses:
-            with ExitStack() as inner:
-                _enter(prover, a, {v: v for v in [i, *(var(x.var) for x in a.loops), *a.lets]}, inner, loop)
-                terms = _terms(_position(prover, a))
-                if terms is None:
-                    return False
-                own: set[_Key] = set()
-                for atom, unit in terms:
-                    mine = atom is not None and any(x is i for x in walk(atom))
-                    key = (atom if mine else None, frozenset(unit.items() if atom is not None else ()))
-                    own |= {key} if mine else set()
-                    low, high = _extremes(prover, {(atom,): 1}) if atom is not None else (unit, unit)
-                    unit = unit if atom is not None else number(1)
-                    if low is None or high is None or not _widen(prover, digits, key, unit, low, high, mine):
-                        return False
-                common = own if common is None else common
-                if own != common:
-                    return False
-        if not _determine(loop, [atom for atom, _ in common or () if atom is not None]):
-            return False
-        for key, d in digits.items():
-            if key[0] is i:
-                d.unit = times(d.unit, number(loop.step))
-        return _legible(prover, list(digits.values()))
+            prover = Prover()
+            stack.enter_context(prover.loop(loop.var, loop.start, loop.stop, loop.step))
+            _enter(prover, a, {v: v for v in [i, *(var(x.var) for x in a.loops), *a.lets]}, stack, loop)
+            parts.append((prover, _position(prover, a)))
+        own = {x for _, p in parts for m in p for x in m if any(y is i for y in walk(x))}
+        return _determine(loop, _given(loop, parts, own, 3))
 
 
-def _widen(prover: Prover, digits: dict[_Key, _Digit], key: _Key, unit: Poly, low: Poly, high: Poly, own: bool) -> bool:
-    """Let the digit of this key also span unit*low .. unit*high."""
-    if not prover.at_least_zero(unit):
-        unit, low, high = plus({}, unit, -1), plus({}, high, -1), plus({}, low, -1)
-        if not prover.at_least_zero(unit):
-            return False
-    low, high = times(unit, low), times(unit, high)
-    d = digits.get(key)
-    if d is None:
-        digits[key] = _Digit(unit, low, high, own)
-        return True
-    for old, new, side in ((d.least, low, 1), (d.greatest, high, -1)):
-        if old == new:
-            continue
-        if prover.at_least_zero(plus({}, plus(old, new, -1), side)):  # the new one is further out
-            if side == 1:
-                d.least = new
-            else:
-                d.greatest = new
-        elif not prover.at_least_zero(plus({}, plus(new, old, -1), side)):
-            return False
-    return True
+_Part = tuple[Prover, Poly]  # a part of an address, and what is known where it occurs
 
 
-def _legible(prover: Prover, digits: list[_Digit]) -> bool:
-    """Whether every own digit, and every digit above one, has a unit greater than all below it together."""
-    below: Poly = {}
-    required = False
-    for d in sorted(digits, key=lambda d: sum(c * 1009 ** len(m) for m, c in d.unit.items())):
-        required = required or d.own
-        if required and not prover.at_least_zero(plus(plus(d.unit, below, -1), number(-1))):
-            return False
-        below = plus(below, plus(d.greatest, d.least, -1))
-    return True
+def _given(loop: Loop, parts: Sequence[_Part], own: set[Expr], depth: int) -> set[Expr]:
+    """The digits among ``own`` that these parts, one of each address, determine."""
+    found = {w for w in own if any(_reads(loop, parts, w, u) for u in _factors(parts, {w}))}
+    if found == own or not depth:
+        return found
+    for unit in _factors(parts, None):
+        split = [_split_by(p, unit) for _, p in parts]
+        if all(high for high, _ in split) and all(low for _, low in split) and all(
+                prover.at_least_zero(low) and prover.at_least_zero(plus(plus(unit, low, -1), number(-1)))
+                for (prover, _), (_, low) in zip(parts, split, strict=True)):
+            for side in (0, 1):
+                rest = [(prover, s[side]) for (prover, _), s in zip(parts, split, strict=True)]
+                found |= _given(loop, rest, own - found, depth - 1)
+            break
+    return found
 
 
-def _extremes(prover: Prover, p: Poly) -> tuple[Poly | None, Poly | None]:
-    """The least and greatest value over the inner variables, as polynomials over sizes."""
-    out = []
-    for side in (0, 1):
-        q: Poly | None = dict(p)
-        while q is not None:
-            atom = prover._innermost(q)
-            if atom is None:
-                break
-            factor, rest = prover._split(q, atom)
-            up = side if factor is not None and prover.at_least_zero(factor) else 1 - side
-            bounds = prover._bounds(atom)[up] if factor is not None else []
-            single = [b[0] for b in bounds if len(b) == 1]
-            q = plus(times(factor, _flattest(single)), rest) if factor is not None and single else None
-        out.append(q)
-    return out[0], out[1]
+def _factors(parts: Sequence[_Part], atoms: set[Expr] | None) -> list[Poly]:
+    """The distinct factors, over sizes, of these atoms (None: of all), the largest first."""
+    out: dict[frozenset, Poly] = {}
+    for _, p in parts:
+        for a in {x for m in p for x in m if x.op.name != "size"} if atoms is None else atoms:
+            factor = {tuple(x for x in m if x is not a): c for m, c in p.items() if a in m}
+            if factor and all(x.op.name == "size" for m in factor for x in m):
+                out.setdefault(frozenset(factor.items()), factor)
+    return sorted(out.values(), key=lambda f: -abs(sum(c * 1009 ** len(m) for m, c in f.items())))
 
 
-def _flattest(bounds: Sequence[Poly]) -> Poly:
-    """A bound that is a number, else one over sizes, else any."""
-    return min(bounds, key=lambda p: sum(1 if a.op.name == "size" else 1000 for m in p for a in m))
-
-
-def _terms(p: Poly) -> list[tuple[Expr | None, Poly]] | None:
-    """The polynomial as a sum of coefficient * atom, with coefficients over sizes (and the atom None for what has no atom)."""
-    out: dict[Expr | None, Poly] = {}
+def _split_by(p: Poly, unit: Poly) -> tuple[Poly, Poly]:
+    """p = high * unit + low, term by term."""
+    high: Poly = {}
+    low: Poly = {}
     for m, c in p.items():
-        atoms = [a for a in m if a.op.name != "size"]
-        if len(atoms) > 1:
-            return None
-        atom = atoms[0] if atoms else None
-        out.setdefault(atom, {})[tuple(a for a in m if a is not atom)] = c
-    return list(out.items())
+        q = exact_quotient({m: c}, unit)
+        if q is None:
+            low[m] = c
+        else:
+            high = plus(high, q)
+    return high, low
 
 
-def _determine(loop: Loop, atoms: Sequence[Expr]) -> bool:
+def _reads(loop: Loop, parts: Sequence[_Part], w: Expr, unit: Poly) -> bool:
+    """Whether 0 <= Q - u*w < u in every part, up to one constant."""
+    span = times(unit, number(loop.step if w is var(loop.var) else 1))
+    first = parts[0][1]
+    constant = {m: c for m, c in first.items() if all(x.op.name == "size" for x in m)}
+    for shift in ([{}, constant] if constant else [{}]):
+        rests = [(prover, plus(plus(q, times(unit, {(w,): 1}), -1), shift, -1)) for prover, q in parts]
+        for size in (span, plus({}, span, -1)):
+            if all(prover.at_least_zero(rest) and prover.at_least_zero(plus(plus(size, rest, -1), number(-1))) for prover, rest in rests):
+                return True
+    return False
+
+
+def _determine(loop: Loop, atoms: set[Expr]) -> bool:
     """Whether the values of these atoms determine the loop's variable: it is one of them, or they are its quotients and remainders."""
     i = var(loop.var)
-    known = set(atoms)
+    known = atoms
     if i in known:
         return True
     # i = d * (i // d) + i % d, where either may be split further
