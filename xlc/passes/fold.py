@@ -34,7 +34,9 @@ def fold(graph: Graph, largest: int = LARGEST) -> Graph:
         if n in seen:
             continue
         seen.add(n)
-        if n.args and _worth_it(n, real[n], largest):
+        if (packed := _packed(n)) is not None:
+            wanted.append(packed)
+        elif n.args and _worth_it(n, real[n], largest):
             chosen[n] = None
         else:
             wanted.extend(a for a in n.args if a in real)
@@ -71,6 +73,14 @@ def _frontier(graph: Graph, real: dict[Node, frozenset[Node]]) -> list[Node]:
         if n not in real:
             found += [a for a in n.args if a in real]
     return found
+
+
+def _packed(n: Node) -> Node | None:
+    """The ``copy`` below a chain of views: a layout that somebody asked for, which folding the views as well would undo."""
+    base = n
+    while base.op.kind == "view" and len(base.args) == 1:
+        base = base.args[0]
+    return base if base is not n and base.op.name == "copy" else None
 
 
 def _worth_it(n: Node, arrays: frozenset[Node], largest: int) -> bool:
