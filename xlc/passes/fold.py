@@ -78,7 +78,7 @@ def _frontier(graph: Graph, real: dict[Node, frozenset[Node]]) -> list[Node]:
 def _packed(n: Node) -> Node | None:
     """The ``copy`` below a chain of views: a layout that somebody asked for, which folding the views as well would undo."""
     base = n
-    while base.op.kind == "view" and len(base.args) == 1:
+    while base.op.kind == "view" and base.op.name != "copy" and len(base.args) == 1:
         base = base.args[0]
     return base if base is not n and base.op.name == "copy" else None
 
