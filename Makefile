@@ -15,8 +15,7 @@ bench: $(VENV)/.benched
 	$(PY) -m benchmarks
 
 lint: $(VENV)/.installed
-	$(PY) -m ruff check .
-	$(PY) -m mypy
+	$(PY) -m ruff check .; ruff=$$?; $(PY) -m mypy && exit $$ruff
 
 accuracy: $(VENV)/.installed
 	$(PY) -m benchmarks.accuracy --all
