@@ -12,28 +12,35 @@ FAST(asin) FAST(acos) FAST(atan) FAST(asinh) FAST(acosh) FAST(atanh) FAST(erf) F
 
 typedef struct { double most, sum; uint64_t count, wrong; double worst, wrong_at; } Errors;
 
-static uint32_t bits(float x) { uint32_t b; memcpy(&b, &x, 4); return b; }
+#define CHUNK 4096
 
-/* The error of y in units of the last place of the exact z; wrong: nan against number, inf against finite, or the other sign. */
-static void add(Errors *e, float x, float y, double z) {
-    float rounded = (float)z;
-    if (z != z || y != y) {
-        if (z != z && y != y) return;
-    } else if (isinf(rounded) || isinf(y)) {
-        if (rounded == y) return;
-    } else if (!signbit(z) == !signbit(y)) {
-        int exponent = (int)(bits(fabsf(rounded)) >> 23);
-        double error = fabs((double)y - z) / ldexp(1.0, (exponent ? exponent : 1) - 150);
-        e->sum += error;
-        e->count++;
-        if (error > e->most) e->most = error, e->worst = x;
-        return;
+/* The errors of ys in units of the last place of the exact zs; wrong: nan against number, inf against finite, or the other sign. */
+static void add(Errors *e, const float *xs, const float *ys, const double *zs, long n) {
+    double errors[CHUNK], most = 0, sum = 0;
+    long wrong[CHUNK], wrongs = 0, count = 0;
+    for (long i = 0; i < n; i++) {
+        double y = ys[i], z = zs[i];
+        float rounded = fabsf((float)z);
+        uint32_t word;
+        memcpy(&word, &rounded, 4);
+        uint64_t exponent = word >> 23, scale = (1023 + 150 - (exponent ? exponent : 1)) << 52;
+        double per_ulp;
+        memcpy(&per_ulp, &scale, 8);
+        int numbers = rounded < INFINITY && fabs(y) < INFINITY, flipped = (z == z) & (!signbit(y) != !signbit(z));
+        int same = numbers | ((z != z) & (y != y)) | (y == (float)z);
+        errors[i] = numbers ? fabs(y - z) * per_ulp : 0;
+        wrong[i] = flipped | !same;
+        count += numbers;
+        wrongs += wrong[i];
     }
-    e->wrong++;
-    e->wrong_at = x;
+    for (long i = 0; i < n; i++) sum += errors[i], most = errors[i] > most ? errors[i] : most;
+    e->sum += sum, e->count += count, e->wrong += wrongs;
+    for (long i = 0; most > e->most; i++)
+        if (errors[i] == most) e->most = most, e->worst = xs[i];
+    for (long i = 0; wrongs; i++)
+        if (wrong[i]) wrongs = 0, e->wrong_at = xs[i];
 }
 
-#define CHUNK 4096
 #define FUNCTION(name, value)                                                                              \
     void values_##name(const double *xs, double *zs, long n) {                                             \
         for (long i = 0; i < n; i++) { double x = xs[i]; zs[i] = (value); }                                \
@@ -44,7 +51,7 @@ static void add(Errors *e, float x, float y, double z) {
             long m = n - start < CHUNK ? n - start : CHUNK;                                                \
             for (long i = 0; i < m; i++) wide[i] = xs[start + i];                                          \
             for (long i = 0; i < m; i++) { double x = wide[i]; zs[i] = (value); }                          \
-            for (long i = 0; i < m; i++) add(e, xs[start + i], ys[start + i], zs[i]);                      \
+            add(e, xs + start, ys + start, zs, m);                                                         \
         }                                                                                                  \
     }
 
