@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from xlc.ir.types import DType, f32, f64
 
-from .writer import Writer, element, literal, splat, vector
+from .writer import Writer, element, literal, splat, suffix, vector
 
 
 def cast(w: Writer, n: int, source: DType, to: DType, x: str) -> str:
@@ -27,8 +27,8 @@ def cast(w: Writer, n: int, source: DType, to: DType, x: str) -> str:
     if source.is_float and to.is_float:
         return w.emit(f"{'fpext' if to.bits > source.bits else 'fptrunc'} {s} {x} to {t}")
     if source.is_float:
-        suffix = f"{_name(to, n)}.{_name(source, n)}"
-        return w.call(f"fpto{'s' if to.signed else 'u'}i.sat.{suffix}", t, (s, x))
+        pair = f"{suffix(to, n)}.{suffix(source, n)}"
+        return w.call(f"fpto{'s' if to.signed else 'u'}i.sat.{pair}", t, (s, x))
     if to.is_float:
         return w.emit(f"{'sitofp' if source.signed else 'uitofp'} {s} {x} to {t}")
     if source.kind == "b" or to.bits > source.bits:
@@ -90,15 +90,10 @@ def round_to_odd(w: Writer, n: int, x: str) -> str:
     near = w.emit(f"fptrunc {wide} {x} to {single}")
     back = w.emit(f"fpext {single} {near} to {wide}")
     inexact = w.emit(f"fcmp one {wide} {back}, {x}")
-    got, wanted = (w.call(f"fabs.{_name(f64, n)}", wide, (wide, v)) for v in (back, x))
+    got, wanted = (w.call(f"fabs.{suffix(f64, n)}", wide, (wide, v)) for v in (back, x))
     above = w.emit(f"fcmp ogt {wide} {got}, {wanted}")
     b = w.emit(f"bitcast {single} {near} to {bits}")
     less = w.emit(f"sext {vector('i1', n)} {above} to {bits}")
     odd = w.emit(f"zext {vector('i1', n)} {inexact} to {bits}")
     b = w.emit(f"or {bits} {w.emit(f'add {bits} {b}, {less}')}, {odd}")
     return w.emit(f"bitcast {bits} {b} to {single}")
-
-
-def _name(d: DType, n: int) -> str:
-    short = d.name if d.is_float else f"i{d.bits}"
-    return f"v{n}{short}" if n else short

@@ -98,7 +98,7 @@ class EntryEmitter(Values):
     def workspace(self) -> str:
         self.begin()
         amount = self.amount(self.plan.arena)
-        return self.text(f"define dso_local i64 @{self.symbol}_workspace(ptr %dims) #0 {{", f"  ret i64 {amount}")
+        return self.text(f"define dso_local i64 @{self.symbol}_workspace(ptr %dims) #1 {{", f"  ret i64 {amount}")
 
     def function(self) -> str:
         self.begin()
@@ -110,7 +110,7 @@ class EntryEmitter(Values):
         threads = self.threads() if any(self.may_fork(launch) for launch in self.plan.launches) else "1"
         for launch in self.plan.launches:
             self.launch(launch, threads)
-        return self.text(f"define dso_local i32 @{self.symbol}(ptr %buffers, ptr %dims, ptr %workspace, ptr %par) #0 {{", "  ret i32 0")
+        return self.text(f"define dso_local i32 @{self.symbol}(ptr %buffers, ptr %dims, ptr %workspace, ptr %par) #1 {{", "  ret i32 0")
 
     def threads(self) -> str:
         """par->threads, or 1."""
@@ -210,7 +210,7 @@ class EntryEmitter(Values):
                 at = self.emit(f"getelementptr inbounds i8, ptr %closure, i64 {8 * k}")
                 args.append(f"{ty} {self.emit(f'load {ty}, ptr {at}')}")
             self.do(f"call void @{name}({', '.join([*args, 'i64 %lo', 'i64 %hi'])})")
-            out.append(self.text(f"define internal void @{name}.task(ptr %closure, i64 %lo, i64 %hi) #0 {{", "  ret void"))
+            out.append(self.text(f"define internal void @{name}.task(ptr %closure, i64 %lo, i64 %hi) #1 {{", "  ret void"))
         return out
 
 

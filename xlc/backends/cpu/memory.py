@@ -57,7 +57,7 @@ def store_lanes(w: Writer, d: DType, n: int, base: str, stride: int, value: str,
         if mask is None:
             w.do(f"store {ty} {value}, ptr {base}, align {d.bytes}")
         else:
-            name = f"@llvm.masked.store.{mangled(_short(scalar), n)}.p0"
+            name = f"@llvm.masked.store.{mangled(scalar, n)}.p0"
             w.declared.add(f"declare void {name}({ty}, ptr, i32, {vector('i1', n)})")
             w.do(f"call void {name}({ty} {value}, ptr {base}, i32 {d.bytes}, {vector('i1', n)} {mask})")
         return
@@ -69,7 +69,7 @@ def gather(w: Writer, d: DType, n: int, base: str, offsets: str, mask: str | Non
     scalar = memory_element(d)
     ty, masks, pointers = vector(scalar, n), vector("i1", n), vector("ptr", n)
     places = w.emit(f"getelementptr {scalar}, ptr {base}, {vector('i64', n)} {offsets}")
-    name = f"@llvm.masked.gather.{mangled(_short(scalar), n)}.{mangled('ptr', n)}"
+    name = f"@llvm.masked.gather.{mangled(scalar, n)}.{mangled('ptr', n)}"
     w.declared.add(f"declare {ty} {name}({pointers}, i32, {masks}, {ty})")
     value = w.emit(f"call {ty} {name}({pointers} {places}, i32 {d.bytes}, {masks} {mask or splat('i1', 'true', n)}, {ty} zeroinitializer)")
     return _from_memory(w, d, n, value)
@@ -80,7 +80,7 @@ def scatter(w: Writer, d: DType, n: int, base: str, offsets: str, value: str, ma
     scalar = memory_element(d)
     ty, masks, pointers = vector(scalar, n), vector("i1", n), vector("ptr", n)
     places = w.emit(f"getelementptr {scalar}, ptr {base}, {vector('i64', n)} {offsets}")
-    name = f"@llvm.masked.scatter.{mangled(_short(scalar), n)}.{mangled('ptr', n)}"
+    name = f"@llvm.masked.scatter.{mangled(scalar, n)}.{mangled('ptr', n)}"
     w.declared.add(f"declare void {name}({ty}, {pointers}, i32, {masks})")
     value = _to_memory(w, d, n, value)
     w.do(f"call void {name}({ty} {value}, {pointers} {places}, i32 {d.bytes}, {masks} {mask or splat('i1', 'true', n)})")
@@ -91,13 +91,9 @@ def _load(w: Writer, d: DType, n: int, base: str, mask: str | None) -> str:
     ty = vector(scalar, n)
     if mask is None:
         return w.emit(f"load {ty}, ptr {base}, align {d.bytes}")
-    name = f"@llvm.masked.load.{mangled(_short(scalar), n)}.p0"
+    name = f"@llvm.masked.load.{mangled(scalar, n)}.p0"
     w.declared.add(f"declare {ty} {name}(ptr, i32, {vector('i1', n)}, {ty})")
     return w.emit(f"call {ty} {name}(ptr {base}, i32 {d.bytes}, {vector('i1', n)} {mask}, {ty} zeroinitializer)")
-
-
-def _short(scalar: str) -> str:
-    return {"float": "f32", "double": "f64"}.get(scalar, scalar)
 
 
 def _from_memory(w: Writer, d: DType, n: int, value: str) -> str:

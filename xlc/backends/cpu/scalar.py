@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xlc.ir.types import DType, bool_, f32, i64
+from xlc.ir.types import DType, f32
 
 from . import casts
-from .writer import Writer, element, literal, splat, vector
+from .writer import Writer, element, literal, splat, suffix, vector
 
 Emit = Callable[[Writer, int, DType, Sequence[str], dict[str, Any]], str]
 
@@ -53,7 +53,7 @@ def _intrinsic(name: str) -> Emit:
         if not d.is_float:
             return args[0]
         ty = vector(element(d), n)
-        return w.call(f"{name}.{casts._name(d, n)}", ty, *((ty, a) for a in args))
+        return w.call(f"{name}.{suffix(d, n)}", ty, *((ty, a) for a in args))
 
     return _in_f32(emit)
 
@@ -62,7 +62,7 @@ def _fma(w: Writer, n: int, d: DType, args: Sequence[str], attrs: dict[str, Any]
     ty = vector(element(d), n)
     if not d.is_float:
         return w.emit(f"add {ty} {w.emit(f'mul {ty} {args[0]}, {args[1]}')}, {args[2]}")
-    return w.call(f"fma.{casts._name(d, n)}", ty, *((ty, a) for a in args))
+    return w.call(f"fma.{suffix(d, n)}", ty, *((ty, a) for a in args))
 
 
 def _negative(w: Writer, n: int, d: DType, args: Sequence[str], attrs: dict[str, Any]) -> str:
@@ -79,12 +79,13 @@ def _abs(w: Writer, n: int, d: DType, args: Sequence[str], attrs: dict[str, Any]
     if _is_small_float(d):
         return w.emit(f"and {ty} {args[0]}, {splat('i16', '32767', n)}")
     if d.is_float:
-        return w.call(f"fabs.{casts._name(d, n)}", ty, (ty, args[0]))
-    return w.call(f"abs.{casts._name(d, n)}", ty, (ty, args[0]), ("i1", "false"))
+        return w.call(f"fabs.{suffix(d, n)}", ty, (ty, args[0]))
+    return w.call(f"abs.{suffix(d, n)}", ty, (ty, args[0]), ("i1", "false"))
 
 
 def _extreme(less: bool) -> Emit:
-    """minimum or maximum: the first nan, else the lesser (greater); of +0 and -0 the second."""
+    """minimum or maximum; nan if either is nan; of +0 and -0 the first. As x86 has it in one instruction, and nan in b put right: b is usually
+    the new value and a the accumulator, so that a loop waits for the one instruction only."""
 
     def emit(w: Writer, n: int, d: DType, args: Sequence[str], attrs: dict[str, Any]) -> str:
         a, b = args
@@ -92,13 +93,13 @@ def _extreme(less: bool) -> Emit:
             return w.emit(f"{'and' if less else 'or'} {vector('i1', n)} {a}, {b}")
         if d.is_int:
             ty = vector(element(d), n)
-            return w.call(f"{'s' if d.signed else 'u'}{'min' if less else 'max'}.{casts._name(d, n)}", ty, (ty, a), (ty, b))
+            return w.call(f"{'s' if d.signed else 'u'}{'min' if less else 'max'}.{suffix(d, n)}", ty, (ty, a), (ty, b))
         x, y, c = a, b, d
         if _is_small_float(d):
             x, y, c = casts.widen(w, n, d, a), casts.widen(w, n, d, b), f32
         ty = vector(element(c), n)
-        picked = w.select(n, w.emit(f"fcmp {'olt' if less else 'ogt'} {ty} {x}, {y}"), element(d), a, b)
-        return w.select(n, w.emit(f"fcmp uno {ty} {x}, {_constant(c, 0.0, n)}"), element(d), a, picked)
+        picked = w.select(n, w.emit(f"fcmp {'olt' if less else 'ogt'} {ty} {y}, {x}"), element(d), b, a)
+        return w.select(n, w.emit(f"fcmp uno {ty} {y}, {_constant(c, 0.0, n)}"), element(d), b, picked)
 
     return emit
 
@@ -135,7 +136,7 @@ def _shift_right(w: Writer, n: int, d: DType, args: Sequence[str], attrs: dict[s
     if (known := _literal_int(args[1])) is not None and 0 <= known < d.bits:
         return w.emit(f"{opcode} {ty} {args[0]}, {args[1]}")
     if d.signed:
-        most = w.call(f"umin.{casts._name(d, n)}", ty, (ty, args[1]), (ty, _constant(d, d.bits - 1, n)))
+        most = w.call(f"umin.{suffix(d, n)}", ty, (ty, args[1]), (ty, _constant(d, d.bits - 1, n)))
         return w.emit(f"ashr {ty} {args[0]}, {most}")
     inside = w.emit(f"icmp ult {ty} {args[1]}, {_constant(d, d.bits, n)}")
     return w.select(n, inside, element(d), w.emit(f"lshr {ty} {args[0]}, {args[1]}"), _constant(d, 0, n))
@@ -264,5 +265,3 @@ def native(name: str, d: DType) -> bool:
         return d.is_int
     return name in SCALAR and (name not in FLOAT_ONLY or d.is_float)
 
-
-__all__ = ["SCALAR", "Emit", "bool_", "i64", "native"]

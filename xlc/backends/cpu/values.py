@@ -24,7 +24,8 @@ from .writer import Lines, Writer, element, literal, memory_element, splat, vect
 
 Value = str | tuple[str, ...]  # a scalar, or the parts of a value that differs between lanes
 VOLATILE = 1 << 30  # the level of what a later store may change: it is forgotten after each statement
-_FOLD: dict[str, Callable[[int, int], int]] = {"add": int.__add__, "subtract": int.__sub__, "multiply": int.__mul__, "minimum": min, "maximum": max}
+_FOLD: dict[str, Callable[[int, int], int]] = {
+    "add": int.__add__, "subtract": int.__sub__, "multiply": int.__mul__, "minimum": min, "maximum": max}
 
 
 @dataclass

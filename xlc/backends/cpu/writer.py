@@ -35,8 +35,13 @@ def vector(scalar: str, n: int) -> str:
 
 def mangled(scalar: str, n: int) -> str:
     """The type as intrinsics name it: v16f32."""
-    short = {"float": "f32", "double": "f64", "half": "f16", "ptr": "p0"}.get(scalar, scalar)
+    short = {"float": "f32", "double": "f64", "ptr": "p0"}.get(scalar, scalar)
     return f"v{n}{short}" if n else short
+
+
+def suffix(d: DType, n: int) -> str:
+    """The type that holds a dtype, as intrinsics name it."""
+    return mangled(element(d), n)
 
 
 def literal(d: DType, value: Any) -> str:
