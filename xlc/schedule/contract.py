@@ -111,17 +111,18 @@ class _Contraction:
         outer = [Dimension(v, self.extents[v]) for v in [*self.batch, *self.ms[:-1], *self.ns[:-1]]]
         self.m = self.ms[-1] if self.ms else None
         self.n = self.ns[-1] if self.ns else None
+        if self.n is None:
+            return None
         m_extent: Size = self.extents[self.m] if self.m is not None else 1
-        n_extent: Size = self.extents[self.n] if self.n is not None else 1
+        n_extent: Size = self.extents[self.n]
         tile = choose_tile(m_extent, n_extent, self.dtype.bits, self.machine)  # type: ignore[attr-defined]
         self.columns = tile.columns
         panel, lane = var("j"), var("v")
         with ix.ranges({lane: const(tile.columns), panel: size(-(-n_extent // tile.columns) if isinstance(n_extent, int)
                                                                else (n_extent + (tile.columns - 1)) // tile.columns)}):
             column = panel * tile.columns + lane
-            if self.n is not None:
-                at, memo = {self.n: column}, {}  # type: ignore[var-annotated]
-                self._everything(lambda e: substitute(e, at, memo), lambda e: substitute(e, at, memo))
+            at, memo = {self.n: column}, {}  # type: ignore[var-annotated]
+            self._everything(lambda e: substitute(e, at, memo), lambda e: substitute(e, at, memo))
         for e in walk(self.b):
             if e.op is LOAD and ix.coefficient(e.args[0], lane) not in (0, 1):
                 return None

@@ -75,13 +75,14 @@ def lower_reduction(group: Group, buffers: dict[Node, Buffer], machine: Machine)
     with ix.ranges({v: size(s) for v, s in extents.items()}):
         folds, values, where = _fold_values(group, anchors, outer_vars, reduced, extents, buffers)
     order = _axis_order(group, anchors[0], outer_vars, reduced)
-    outer = [Dimension(v, extents[v]) for v in outer_vars]
-    inner = [Dimension(v, extents[v]) for v in order if v in reduced]
-    if any(d.extent == 0 for d in outer):
+    if any(extents[v] == 0 for v in outer_vars):
         return ()
+    outer = [Dimension(v, extents[v]) for v in outer_vars if extents[v] != 1]
+    inner = [Dimension(v, extents[v]) for v in order if v in reduced and extents[v] != 1]
     last = next((v for v in reversed(order) if extents[v] != 1), None)
     roots = [(buffers[r], a, v, _depth(v, folds), _is_full(group, r, reduced)) for r, a, v in zip(group.roots, where, values, strict=True)]
     nest = _Nest(folds, roots, outer, inner, machine)
+    nest.drop({v: const(0) for v in order if extents[v] == 1})
     return tuple(nest.rows() if last is None or last in reduced else nest.columns(Dimension(last, extents[last])))
 
 
@@ -92,7 +93,9 @@ def _is_full(group: Group, root: Node, reduced: Sequence[Expr]) -> bool:
 def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequence[Expr]) -> list[Expr]:
     """All loop variables, in the order in which memory is walked (the argument's dimensions)."""
     if anchor.op.kind == "contraction":
-        return [*outer[:-1], *reduced, *outer[-1:]]
+        (left, right), lhs, rhs = anchor["contract"], *anchor.args
+        dots = lhs.rank - 1 in left and (rhs.rank - 1 in right or rhs.shape[-1] == 1)  # both walk memory along the contracted dimension
+        return [*outer, *reduced] if dots else [*outer[:-1], *reduced, *outer[-1:]]
     return list(reduction_index(anchor, outer, reduced))
 
 
@@ -177,10 +180,7 @@ class _Nest:
 
     def _joined_row(self) -> list[Dimension]:
         """Neighbouring reduced dimensions as one, where every address allows it."""
-        dims = [d for d in self.inner if d.extent != 1]
-        zero = {d.var: const(0) for d in self.inner if d.extent == 1}
-        if zero:
-            self._map(lambda e, memo: substitute(e, zero, memo))
+        dims = list(self.inner)
         k = len(dims) - 2
         while k >= 0:
             o, i = dims[k], dims[k + 1]
@@ -194,6 +194,11 @@ class _Nest:
                 dims[k:k + 2] = [Dimension(i.var, o.extent * i.extent)]
             k -= 1
         return dims
+
+    def drop(self, zero: dict[Expr, Expr]) -> None:
+        """Variables of dimensions of extent 1 are 0."""
+        if zero:
+            self._map(lambda e, memo: substitute(e, zero, memo))
 
     def _map(self, on_value, on_address=None) -> None:  # type: ignore[no-untyped-def]
         memo: dict[Expr, Expr] = {}
@@ -322,7 +327,6 @@ class _Nest:
             column = start * width + lane
             at: dict[Expr, Expr] = {last.var: column}
             self._map(lambda e, memo: substitute(e, at, memo))
-        self.inner = [d for d in self.inner if d.extent != 1]
         zero = {d.var: const(0) for d in self.inner}
         body: list[Stmt] = []
 
