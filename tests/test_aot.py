@@ -1,5 +1,6 @@
-"""Exported libraries, called from C programs that are compiled against the header (all warnings are errors) and from Python: equal to ``jit`` bit for
-bit, inside a workspace of exactly the stated size between canaries, on several threads, with named sizes, without undefined symbols."""
+"""Exported libraries, called from C programs that are compiled against the header (all warnings are errors) and from Python: equal to
+``jit`` bit for bit, inside a workspace of exactly the stated size between canaries, on several threads, with named sizes, without
+undefined symbols."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ def run_c(exported, arrays, sizes=(), body: str = PLAIN, cc_options=(), wrap=(),
     i, folder = exported.interface, Path(exported.library).parent
     source = folder / "main.c"
     source.write_text(program(i, exported.header, body.replace("NAME", i.name), functions))
-    subprocess.run([CC, "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic", *cc_options, "main.c", "./" + Path(exported.library).name,
+    subprocess.run([CC, "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic", *cc_options, "main.c",
+                    "./" + Path(exported.library).name,
                     *(["-lpthread"] if "pthread" in functions else []), "-o", "main"], cwd=folder, check=True)
     (folder / "in.bin").write_bytes(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays))
     done = subprocess.run([*wrap, "./main", *map(str, sizes)], cwd=folder, capture_output=True, text=True, check=False)
@@ -142,9 +144,11 @@ def test_named_sizes(tmp_path: Path) -> None:
         x = draw(n, 20)
         same(run_c(e, [x], [n])[0], f(x))
     assert f.compiles == 1
-    body = "  if (NAME(-1, x, y, workspace) != 1) return 30;\n  if (bytes && NAME(batch, x, y, (char *)workspace + 8) != 2) return 31;\n" + PLAIN
+    body = ("  if (NAME(-1, x, y, workspace) != 1) return 30;\n"
+            "  if (bytes && NAME(batch, x, y, (char *)workspace + 8) != 2) return 31;\n" + PLAIN)
     run_c(e, [draw(4, 20)], [4], body)
-    e = xlc.aot.export(lambda a, b: (a[1:] * b[:, None]).sum(0), [xlc.spec(("rows+1", "cols")), xlc.spec("rows")], tmp_path / "two.so", name="two")
+    e = xlc.aot.export(lambda a, b: (a[1:] * b[:, None]).sum(0), [xlc.spec(("rows+1", "cols")), xlc.spec("rows")], tmp_path / "two.so",
+                       name="two")
     assert "int two(int64_t cols, int64_t rows, const float *a, const float *b, float *y, void *workspace);" in e.header.read_text()
     a, b = draw(6, 3), draw(5)
     same(run_c(e, [a, b], [3, 5])[0], xlc.jit(lambda a, b: (a[1:] * b[:, None]).sum(0))(a, b))
@@ -212,7 +216,8 @@ def test_parallel_callback_and_threads(tmp_path: Path) -> None:
     x, w = draw(300, 257), draw(257, 64)
     e = xlc.aot.export(f, [xlc.spec((300, 257)), w], tmp_path / "f.so")
     expected = xlc.jit(lambda x: f(x, w))(x)
-    for body in ("  xlc_parallel par = {NULL, 2, pieces};\n  int code = NAME_parallel(CALL workspace, &par);\n  if (code) return 20 + code;\n"
+    for body in ("  xlc_parallel par = {NULL, 2, pieces};\n  int code = NAME_parallel(CALL workspace, &par);\n  if (code) return 20 + "
+                 "code;\n"
                  "  if (tasks == 0) return 30;", "  if (NAME_parallel(CALL workspace, NULL)) return 30;"):
         for got, want in zip(run_c(e, [x], body=body), expected, strict=True):
             same(got, want)
@@ -254,7 +259,8 @@ def test_header_in_cplusplus(tmp_path: Path) -> None:
     if compiler is None:
         pytest.skip("no C++ compiler")
     e = xlc.aot.export(lambda x, w: x * w, [xlc.spec(4), xlc.spec(4)], tmp_path / "times.so", name="times")
-    (tmp_path / "main.cpp").write_text(f'#include "{e.header.name}"\nint main() {{ float x[4] = {{1, 2, 3, 4}}, y[4]; return times(x, x, y, nullptr) || y[3] != 16; }}')
+    (tmp_path / "main.cpp").write_text(f'#include "{e.header.name}"\nint main() {{ float x[4] = {{1, 2, 3, 4}}, y[4]; return times(x, x, '
+                                       f'y, nullptr) || y[3] != 16; }}')
     subprocess.run([compiler, "-Wall", "-Werror", "main.cpp", "./times.so", "-o", "main"], cwd=tmp_path, check=True)
     assert subprocess.run(["./main"], cwd=tmp_path, check=False).returncode == 0
 
@@ -266,12 +272,14 @@ def test_header_in_cplusplus(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
 def test_symbols_and_size(tmp_path: Path) -> None:
     w = draw(300, 200)
-    e = xlc.aot.export(lambda x, w: np.exp(nn.softmax(x @ w)) + np.sin(x[:, :1]) ** 0.3, [xlc.spec(("n", 300)), w], tmp_path / "net.so", name="net")
+    e = xlc.aot.export(lambda x, w: np.exp(nn.softmax(x @ w)) + np.sin(x[:, :1]) ** 0.3, [xlc.spec(("n", 300)), w], tmp_path / "net.so",
+                       name="net")
     lines = subprocess.run(["nm", "-D", e.library], capture_output=True, text=True, check=True).stdout.split("\n")
     symbols = {line.split()[-1]: line.split()[-2] for line in lines if line}
     assert symbols == dict.fromkeys(["net", "net_parallel", "net_signature", "net_workspace_size"], "T")
     data = e.library.read_bytes()
-    assert w.tobytes() in data and len(data) - w.nbytes < 64 << 10
+    weights = [c.value for c in e.executable.plan.constants]
+    assert all(c.tobytes() in data for c in weights) and len(data) - sum(c.nbytes for c in weights) < 64 << 10
     o = xlc.aot.export(lambda x, w: x @ w, [xlc.spec(("n", 300)), w], tmp_path / "net.o", name="net")
     lines = subprocess.run(["nm", "-g", o.library], capture_output=True, text=True, check=True).stdout.split("\n")
     assert {line.split()[-1] for line in lines if line} == symbols.keys()
@@ -279,12 +287,14 @@ def test_symbols_and_size(tmp_path: Path) -> None:
 
 @needs_cc
 def test_same_bytes_every_time(tmp_path: Path) -> None:
-    one, two = (xlc.aot.export(mlp, [xlc.spec((3, 20), "f4"), *WEIGHTS], tmp_path / f"{k}.so", name="mlp").library.read_bytes() for k in "ab")
+    one, two = (xlc.aot.export(mlp, [xlc.spec((3, 20), "f4"), *WEIGHTS], tmp_path / f"{k}.so",
+                               name="mlp").library.read_bytes() for k in "ab")
     assert one == two
 
 
 def test_cross_object(tmp_path: Path) -> None:
-    e = xlc.aot.export(mlp, [xlc.spec(("batch", 20), "f4"), *WEIGHTS], tmp_path / "mlp.o", target="aarch64-unknown-linux-gnu", cpu="cortex-a72")
+    e = xlc.aot.export(mlp, [xlc.spec(("batch", 20), "f4"), *WEIGHTS], tmp_path / "mlp.o", target="aarch64-unknown-linux-gnu",
+                       cpu="cortex-a72")
     data = e.library.read_bytes()
     assert data[:4] == b"\x7fELF" and data[18:20] == b"\xb7\x00"  # EM_AARCH64
 
@@ -310,7 +320,8 @@ def test_load(tmp_path: Path) -> None:
         assert got["r"].high[0] == pytest.approx(x.sum()) and np.array_equal(got["r"].high[1], x > 0) and got["w"].shape == (2,)
     same(lib({"w": [w[:0], None], "none": None}, x[:0])["r"].low, x[:0])
     same(lib({"w": [w, None], "none": None}, x[::-1])["r"].low, x[::-1] * w)
-    for arguments, text in [(({"w": [w, None], "none": None}, x[:3]), "must have n = 9 on axis 0, found 3"), ((w, x), "nested as"), ((x,), "takes"),
+    for arguments, text in [(({"w": [w, None], "none": None}, x[:3]), "must have n = 9 on axis 0, found 3"), ((w, x), "nested as"),
+                            ((x,), "takes"),
                             (({"w": [w, None], "none": None}, x.astype("f4")), "must be f64\\[n\\], found float32"),
                             (({"w": [w, None], "none": None}, x[None]), "found shape")]:
         with pytest.raises(xlc.XlcError, match=text) as info:

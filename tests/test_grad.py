@@ -1,5 +1,5 @@
-"""Reverse mode through the public API: every rule against central differences in f64, hand-known formulas, PyTorch where it is installed; and the
-shapes of the interface (pytrees, argnums, aux, custom rules, second order, errors)."""
+"""Reverse mode through the public API: every rule against central differences in f64, hand-known formulas, PyTorch where it is installed;
+and the shapes of the interface (pytrees, argnums, aux, custom rules, second order, errors)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def inside(*shape: int) -> np.ndarray:
 
 
 def check(f, *args, h: float = 1e-5, tol: float = 2e-7, argnums=None) -> None:
-    """Directional derivatives of a random weighting of f's results, by differences of f on arrays (NumPy itself wherever f is made of NumPy)."""
+    """Directional derivatives of a random weighting of f's results, by differences of f on arrays (NumPy itself wherever f is made of
+    NumPy)."""
     argnums = tuple(range(len(args))) if argnums is None else argnums
     weight = rng.normal(size=np.shape(f(*args)))
     found = xlc.grad(lambda *xs: (f(*xs) * weight).sum(), argnums)(*args)
@@ -45,14 +46,19 @@ def check(f, *args, h: float = 1e-5, tol: float = 2e-7, argnums=None) -> None:
 
 
 UNARY = {
-    "negative": (np.negative, normal), "abs": (np.abs, positive), "square": (np.square, normal), "sqrt": (np.sqrt, positive), "cbrt": (np.cbrt, positive),
+    "negative": (np.negative, normal), "abs": (np.abs, positive), "square": (np.square, normal), "sqrt": (np.sqrt, positive),
+    "cbrt": (np.cbrt, positive),
     "exp": (np.exp, normal), "exp2": (np.exp2, normal), "expm1": (np.expm1, normal), "log": (np.log, positive), "log2": (np.log2, positive),
     "log10": (np.log10, positive), "log1p": (np.log1p, positive), "sin": (np.sin, normal), "cos": (np.cos, normal), "tan": (np.tan, inside),
-    "arcsin": (np.arcsin, inside), "arccos": (np.arccos, inside), "arctan": (np.arctan, normal), "sinh": (np.sinh, normal), "cosh": (np.cosh, normal),
-    "tanh": (np.tanh, normal), "arcsinh": (np.arcsinh, normal), "arccosh": (lambda x: np.arccosh(x + 1.2), positive), "arctanh": (np.arctanh, inside),
+    "arcsin": (np.arcsin, inside), "arccos": (np.arccos, inside), "arctan": (np.arctan, normal), "sinh": (np.sinh, normal),
+    "cosh": (np.cosh, normal),
+    "tanh": (np.tanh, normal), "arcsinh": (np.arcsinh, normal), "arccosh": (lambda x: np.arccosh(x + 1.2), positive),
+    "arctanh": (np.arctanh, inside),
     "reciprocal": (np.reciprocal, positive), "power 3": (lambda x: x ** 3, normal), "power -2": (lambda x: x ** -2.0, positive),
-    "power 2.5": (lambda x: x ** 2.5, positive), "base 3": (lambda x: 3.0 ** x, normal), "where": (lambda x: np.where(x > 0, x * x, 3 * x), normal),
-    "clip": (lambda x: np.clip(x, -0.31, 0.62), normal), "minimum": (lambda x: np.minimum(x, 0.2) * x, normal), "floor": (lambda x: np.floor(x) * x, normal),
+    "power 2.5": (lambda x: x ** 2.5, positive), "base 3": (lambda x: 3.0 ** x, normal),
+    "where": (lambda x: np.where(x > 0, x * x, 3 * x), normal),
+    "clip": (lambda x: np.clip(x, -0.31, 0.62), normal), "minimum": (lambda x: np.minimum(x, 0.2) * x, normal),
+    "floor": (lambda x: np.floor(x) * x, normal),
     "astype": (lambda x: x.astype("f4").astype("f8") * 0 + x, normal),
 }
 
@@ -75,11 +81,14 @@ def test_functions_of_xlc(name: str) -> None:
 
 BINARY = {
     "add": lambda x, y: x + y, "subtract": lambda x, y: x - y, "multiply": lambda x, y: x * y, "divide": lambda x, y: x / y,
-    "power": lambda x, y: x ** y, "maximum": np.maximum, "minimum": np.minimum, "hypot": np.hypot, "arctan2": np.arctan2, "logaddexp": np.logaddexp,
+    "power": lambda x, y: x ** y, "maximum": np.maximum, "minimum": np.minimum, "hypot": np.hypot, "arctan2": np.arctan2,
+    "logaddexp": np.logaddexp,
     "remainder": lambda x, y: x % (y + 3), "copysign": lambda x, y: np.copysign(x, -y),
     "broadcast": lambda x, y: x * y[0] + y[:, :1], "matmul": lambda x, y: x @ y.T, "tensordot": lambda x, y: np.tensordot(x, y, axes=2),
-    "outer": lambda x, y: np.outer(x, y), "einsum": lambda x, y: np.einsum("ij,kj->ik", x, y), "concatenate": lambda x, y: np.concatenate([x, y, x], 1),
-    "stack": lambda x, y: np.stack([x, y * 2]), "where": lambda x, y: np.where(x > y, x, y * 2), "vecdot": lambda x, y: np.linalg.vecdot(x, y),
+    "outer": lambda x, y: np.outer(x, y), "einsum": lambda x, y: np.einsum("ij,kj->ik", x, y),
+    "concatenate": lambda x, y: np.concatenate([x, y, x], 1),
+    "stack": lambda x, y: np.stack([x, y * 2]), "where": lambda x, y: np.where(x > y, x, y * 2),
+    "vecdot": lambda x, y: np.linalg.vecdot(x, y),
 }
 
 
@@ -91,14 +100,20 @@ def test_binary(name: str) -> None:
 SHAPES = {
     "reshape": lambda x: x.reshape(2, 12) ** 2, "transpose": lambda x: x.transpose(2, 0, 1) * 2, "slice": lambda x: x[1:, ::2, -2:] ** 2,
     "negative step": lambda x: x[:, ::-2] * x[:, ::-2], "integer": lambda x: x[1] * 3, "newaxis": lambda x: x[:, None] * x[:, :, None],
-    "gather": lambda x: x[:, [0, 2, 2, 1]] ** 2, "index two": lambda x: x[[0, 1, 1], [2, 0, 0]] ** 2, "take": lambda x: np.take(x, [3, 0, 3], axis=2) ** 2,
-    "take_along": lambda x: np.take_along_axis(x, np.array([[[1, 1]]] * 2), 2) ** 2, "sum": lambda x: x.sum(1) ** 2, "mean": lambda x: x.mean((0, 2)) ** 2,
-    "prod": lambda x: x.prod(1), "max": lambda x: x.max(2), "min": lambda x: x.min((0, 1)), "var": lambda x: x.var(1), "std": lambda x: x.std(1, ddof=1),
+    "gather": lambda x: x[:, [0, 2, 2, 1]] ** 2, "index two": lambda x: x[[0, 1, 1], [2, 0, 0]] ** 2,
+    "take": lambda x: np.take(x, [3, 0, 3], axis=2) ** 2,
+    "take_along": lambda x: np.take_along_axis(x, np.array([[[1, 1]]] * 2), 2) ** 2, "sum": lambda x: x.sum(1) ** 2,
+    "mean": lambda x: x.mean((0, 2)) ** 2,
+    "prod": lambda x: x.prod(1), "max": lambda x: x.max(2), "min": lambda x: x.min((0, 1)), "var": lambda x: x.var(1),
+    "std": lambda x: x.std(1, ddof=1),
     "cumsum": lambda x: np.cumsum(x, axis=1) ** 2, "cumprod": lambda x: np.cumprod(x, axis=2), "sort": lambda x: np.sort(x, axis=1) ** 2,
     "flip": lambda x: np.flip(x, 1) * x, "roll": lambda x: np.roll(x, 2, axis=2) * x, "tile": lambda x: np.tile(x, (1, 2, 1)) ** 2,
-    "repeat": lambda x: np.repeat(x, 3, axis=1) ** 2, "pad": lambda x: np.pad(x, ((0, 0), (1, 2), (0, 1))) ** 2, "squeeze": lambda x: x[:, :1].squeeze(1) ** 2,
-    "broadcast_to": lambda x: np.broadcast_to(x[:, :, :1], (2, 3, 7)) ** 2, "tril": lambda x: np.tril(x) ** 2, "diff": lambda x: np.diff(x, axis=1) ** 2,
-    "trace": lambda x: np.trace(x[0, :, :3]) * x.sum(), "split": lambda x: np.split(x, 2, axis=2)[1] ** 2, "moveaxis": lambda x: np.moveaxis(x, 0, 2) * 2,
+    "repeat": lambda x: np.repeat(x, 3, axis=1) ** 2, "pad": lambda x: np.pad(x, ((0, 0), (1, 2), (0, 1))) ** 2,
+    "squeeze": lambda x: x[:, :1].squeeze(1) ** 2,
+    "broadcast_to": lambda x: np.broadcast_to(x[:, :, :1], (2, 3, 7)) ** 2, "tril": lambda x: np.tril(x) ** 2,
+    "diff": lambda x: np.diff(x, axis=1) ** 2,
+    "trace": lambda x: np.trace(x[0, :, :3]) * x.sum(), "split": lambda x: np.split(x, 2, axis=2)[1] ** 2,
+    "moveaxis": lambda x: np.moveaxis(x, 0, 2) * 2,
     "linalg.norm": lambda x: np.linalg.norm(x, axis=1), "batched matmul": lambda x: x @ x.swapaxes(1, 2),
 }
 
@@ -351,7 +366,8 @@ def test_errors() -> None:
     error(TypeError, r"loss returned an array of shape \(3,\)", lambda: xlc.grad(loss)(x))
     error(TypeError, r"returned a tuple of 2", lambda: xlc.grad(lambda x: (x.sum(), x))(x))
     error(TypeError, r"respect to n needs a float, and n is an array of int64", lambda: xlc.grad(lambda n: n.sum())(np.arange(3)))
-    error(TypeError, r"respect to p\['n'\] needs a float, and p\['n'\] is the Python int 3", lambda: xlc.jit(lambda: xlc.grad(lambda p: p["n"] * 1.0)({"n": 3}))())
+    error(TypeError, r"respect to p\['n'\] needs a float, and p\['n'\] is the Python int 3",
+          lambda: xlc.jit(lambda: xlc.grad(lambda p: p["n"] * 1.0)({"n": 3}))())
     error(IndexError, "argnums names argument 2 of loss", lambda: xlc.grad(loss, 2)(x))
     error(ValueError, "twice", lambda: xlc.grad(lambda x, y: x.sum(), (0, -2))(x, x))
     error(TypeError, "argnums='x'", lambda: xlc.grad(loss, "x"))
@@ -385,7 +401,8 @@ def test_against_torch() -> None:
     def ours(w1, w2, q):
         h = nn.gelu(x @ w1)
         a = nn.attention(q, q, q, causal=True)
-        return nn.cross_entropy(nn.layer_norm(h, np.ones(7), np.zeros(7)) @ w2, labels).mean() + (a ** 3).sum() + np.sort(q, axis=1)[:, 0].sum()
+        logits = nn.layer_norm(h, np.ones(7), np.zeros(7)) @ w2
+        return nn.cross_entropy(logits, labels).mean() + (a ** 3).sum() + np.sort(q, axis=1)[:, 0].sum()
 
     value, grads = xlc.value_and_grad(ours, (0, 1, 2))(w1, w2, q)
     F = torch.nn.functional

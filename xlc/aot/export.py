@@ -2,7 +2,8 @@
 
     export(step, [params_specs, x_spec, y_spec, 0.1], "step.so")    ->    Exported(library, header, interface, executable)
 
-The function is traced on the specs. Arrays given as values are constants of the library; Python numbers, strings and None are what they are.
+The function is traced on the specs. Arrays given as values are constants of the library; Python numbers, strings and None are what they
+are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import config
 from ..backends.cpu.backend import CpuBackend
 from ..backends.cpu.target import Target, host, named
 from ..errors import XlcTypeError, XlcValueError
@@ -69,22 +71,18 @@ def export(f: Callable[..., Any], args: Sequence[Any], path: str | os.PathLike[s
     processor = _target(target, cpu)
     lowered, inputs = _lower(f, args, name)
     graph, donate = _distinct(lowered.graph), _donated(f, inputs.paths)
-    executable = Executable(graph, Options(fuse=getattr(f, "fuse", True), donate=donate, **_knobs()), CpuBackend(processor))
+    executable = Executable(graph, Options(getattr(f, "fuse", True), config.get("strict"), config.get("fast_math"), donate),
+                            CpuBackend(processor))
     plan = replace(executable.plan, name=f"{name}_entry")
     interface = _interface(name, lowered, inputs, plan, processor)
     code = object_file(interface, plan, [c.value for c in plan.constants], lowered.assumptions, processor)
     symbols = [name, f"{name}_parallel", f"{name}_workspace_size", f"{name}_signature"]
-    data = {".o": lambda: code, ".a": lambda: link.archive(code, f"{name}.o", symbols), ".so": lambda: link.shared(code, processor, name)}[where.suffix]()
+    data = {".o": lambda: code, ".a": lambda: link.archive(code, f"{name}.o", symbols),
+            ".so": lambda: link.shared(code, processor, name)}[where.suffix]()
     header = where.with_suffix(".h")
     link.write(header, interface.header().encode())
     link.write(where, data)
     return Exported(where, header, interface, executable)
-
-
-def _knobs() -> dict[str, bool]:
-    from .. import config
-
-    return {"strict": config.strict, "fast_math": config.fast_math}
 
 
 def _target(target: str, cpu: str | None) -> Target:
@@ -101,8 +99,8 @@ def _target(target: str, cpu: str | None) -> Target:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The specs among the arguments: how a user writes each, the names of the arguments that hold one, and these arguments' nesting with what is baked
-    in left out."""
+    """The specs among the arguments: how a user writes each, the names of the arguments that hold one, and these arguments' nesting with
+    what is baked in left out."""
 
     paths: tuple[str, ...]
     arguments: tuple[str, ...]

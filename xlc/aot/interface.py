@@ -19,19 +19,22 @@ VERSION = 1
 MARK = "xlc library signature: "
 """What stands before the JSON in the read-only data of a library, so that ``load`` recognises one without running anything of it."""
 
-C_TYPES = {"bool": "uint8_t", "i8": "int8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t", "u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t",
-           "u64": "uint64_t", "f16": "uint16_t", "bf16": "uint16_t", "f32": "float", "f64": "double"}
+C_TYPES = {"bool": "uint8_t", "i8": "int8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t", "u8": "uint8_t", "u16": "uint16_t",
+           "u32": "uint32_t", "u64": "uint64_t", "f16": "uint16_t", "bf16": "uint16_t", "f32": "float", "f64": "double"}
 _REMARKS = {"bool": "0 or 1", "f16": "the bits of an IEEE binary16", "bf16": "the upper 16 bits of a binary32"}
-_RESERVED = frozenset("""auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return short
-signed sizeof static struct switch typedef union unsigned void volatile while _Bool _Complex _Imaginary bool true false and or not xor and_eq or_eq not_eq xor_eq bitand
-bitor compl asm catch class delete explicit export friend mutable namespace new operator private protected public template this throw try typename using virtual alignas
-alignof constexpr nullptr noexcept static_assert thread_local int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t NULL workspace par main
-xlc_parallel xlc_task""".split())
+_RESERVED = frozenset(re.findall(r"\w+", """auto break case char const continue default do double else enum extern float for goto if
+inline int long register
+restrict return short
+signed sizeof static struct switch typedef union unsigned void volatile while _Bool _Complex _Imaginary bool true false and or not xor
+and_eq or_eq not_eq xor_eq bitand bitor compl asm catch class delete explicit export friend mutable namespace new operator private
+protected public template this throw try typename using virtual alignas alignof constexpr nullptr noexcept static_assert thread_local
+int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t NULL workspace par main xlc_parallel xlc_task"""))
 
 
 @dataclass(frozen=True)
 class Port:
-    """One array that goes in or out. ``path`` is how a Python user would write it; ``shared`` names the input whose memory an output may use."""
+    """One array that goes in or out. ``path`` is how a Python user would write it; ``shared`` names the input whose memory an output may
+    use."""
 
     name: str
     dtype: str
@@ -46,7 +49,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Interface:
-    """``arguments`` are the names of the Python function's arguments that are nested in ``in_tree``; ``workspace`` is bytes, a size expression."""
+    """``arguments`` are the names of the Python function's arguments that are nested in ``in_tree``; ``workspace`` is bytes, a size
+    expression."""
 
     name: str
     sizes: tuple[str, ...]
@@ -71,8 +75,8 @@ class Interface:
         def ports(items: Any) -> tuple[Port, ...]:
             return tuple(Port(p["name"], p["dtype"], tuple(p["shape"]), p["path"], p["shared"]) for p in items)
 
-        return Interface(d["name"], tuple(d["sizes"]), ports(d["inputs"]), ports(d["outputs"]), tuple(d["arguments"]), d["in_tree"], d["out_tree"],
-                         d["workspace"], d["target"], d["version"])
+        return Interface(d["name"], tuple(d["sizes"]), ports(d["inputs"]), ports(d["outputs"]), tuple(d["arguments"]), d["in_tree"],
+                         d["out_tree"], d["workspace"], d["target"], d["version"])
 
     # ------------------------------------------------------------------ as C
 
@@ -85,7 +89,8 @@ class Interface:
 
     def header(self) -> str:
         name, sizes = self.name, ", ".join(f"int64_t {s}" for s in self.sizes) or "void"
-        listed = [*(f"   {p.name:12} in   {_describe(p)}" for p in self.inputs), *(f"   {p.name:12} out  {_describe(p)}" for p in self.outputs)]
+        listed = [*(f"   {p.name:12} in   {_describe(p)}" for p in self.inputs),
+                  *(f"   {p.name:12} out  {_describe(p)}" for p in self.outputs)]
         table = "\n".join([*(f"   {s:12} size, at least 0" for s in self.sizes), *listed])
         every = ", ".join(self.parameters())
         separator = ", " if every else ""
@@ -95,10 +100,11 @@ class Interface:
 
 {table}
 
-   Arrays are dense and row-major and need the alignment of their elements. Outputs do not overlap inputs or each other, unless stated above. `workspace` holds
-   {name}_workspace_size({', '.join(self.sizes)}) bytes ({self.workspace}), aligned to 64; it may be NULL where that is 0, and its contents need not be kept.
-   The functions return 0, or 1 for a size that does not fit, or 2 for a workspace that is not aligned. They allocate nothing, call nothing, keep no
-   state: any number of threads may call them at once, each with its own workspace and outputs. */
+   Arrays are dense and row-major and need the alignment of their elements. Outputs do not overlap inputs or each other, unless stated
+   above. `workspace` holds {name}_workspace_size({', '.join(self.sizes)}) bytes ({self.workspace}), aligned to 64; it may be NULL where
+   that is 0, and its contents need not be kept. The functions return 0, or 1 for a size that does not fit, or 2 for a workspace that is
+   not aligned. They allocate nothing, call nothing, keep no state: any number of threads may call them at once, each with its own
+   workspace and outputs. */
 #ifndef {guard}
 #define {guard}
 
@@ -111,7 +117,8 @@ typedef void (*xlc_task)(void *closure, int64_t lo, int64_t hi);
 typedef struct xlc_parallel {{
   void *ctx;
   int64_t threads; /* how many threads run() may use, at least 1 */
-  void (*run)(void *ctx, xlc_task task, void *closure, int64_t n); /* task(closure, lo, hi) over a partition of [0, n), in any order; returns when all is done */
+  void (*run)(void *ctx, xlc_task task, void *closure, int64_t n);
+  /* calls task(closure, lo, hi) over a partition of [0, n), in any order; returns when all is done */
 }} xlc_parallel;
 #endif
 
@@ -138,8 +145,9 @@ const char *{name}_signature(void);
 
 
 def _describe(p: Port) -> str:
+    text = f"{p.dtype}[{', '.join(p.shape)}]" + (f"   {p.path}" if p.path not in ("", p.name) else "")
     remarks = [r for r in (_REMARKS.get(p.dtype, ""), f"may be the memory of {p.shared}" if p.shared else "") if r]
-    return f"{p.dtype}[{', '.join(p.shape)}]" + (f"   {p.path}" if p.path not in ("", p.name) else "") + (f"   ({'; '.join(remarks)})" if remarks else "")
+    return f"{text}   ({'; '.join(remarks)})" if remarks else text
 
 
 def c_names(paths: Sequence[str], taken: set[str]) -> list[str]:

@@ -56,8 +56,8 @@ def _signature(path: Path) -> str:
 
 
 class Library:
-    """A callable library. Arguments are those of the exported function that were specs, in order or by name, nested as they were (with None in the places
-    of what is baked in)."""
+    """A callable library. Arguments are those of the exported function that were specs, in order or by name, nested as they were (with
+    None in the places of what is baked in)."""
 
     def __init__(self, path: Path, interface: Interface, code: ctypes.CDLL):
         self.path, self.interface, self._code = path, interface, code
@@ -117,10 +117,12 @@ class Library:
                 env.setdefault(str(s), n)
         for p, axis, s, n in axes:
             if isinstance(s, Dim) and not s.names <= env.keys():
-                raise XlcValueError(f"the size {s} of {p.path} cannot be solved for {', '.join(sorted(s.names - env.keys()))}; call the library from C")
-            if evaluate(s, env) != n:
-                raise XlcValueError(f"{self.__name__}(): the argument {p.path} must have {s} = {evaluate(s, env)} on axis {axis}, found {n}"
-                                    if isinstance(s, Dim) else f"{self.__name__}(): the argument {p.path} must be {p.type}, found {n} on axis {axis}")
+                unknown = ", ".join(sorted(s.names - env.keys()))
+                raise XlcValueError(f"the size {s} of {p.path} cannot be solved for {unknown}; call the library from C")
+            expected = evaluate(s, env)
+            if expected != n:
+                must = f"have {s} = {expected}" if isinstance(s, Dim) else f"be {p.type}"
+                raise XlcValueError(f"{self.__name__}(): the argument {p.path} must {must} on axis {axis}, found {n}")
         return env
 
     def __repr__(self) -> str:

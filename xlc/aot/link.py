@@ -67,7 +67,8 @@ def shared(code: bytes, target: Target, name: str) -> bytes:
     if errors:
         raise XlcError("the shared library could not be linked:\n" + "\n".join(errors))
     wanted = "cc, gcc or clang" if target.triple == host().triple else f"a linker for {target.triple}"
-    raise XlcError(f"a .so needs a linker, and none was found: install {wanted}, or the ziglang package (pip install ziglang), which brings one; or export "
+    raise XlcError(f"a .so needs a linker, and none was found: install {wanted}, or the ziglang package (pip install ziglang), which "
+                   f"brings one; or export "
                    "a .o or .a, which need none")
 
 
@@ -82,5 +83,6 @@ def _linkers(target: Target) -> list[list[str]]:
         system = "macos" if "apple" in target.triple else "windows" if "windows" in target.triple else "linux"
         arch = target.arch.replace("arm64", "aarch64")
         more = options if system == "linux" else ["-shared", "-nostdlib"]
-        found.append([sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-{system}-{'musl' if system == 'linux' else 'none'}", *more])
+        found.append([sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-{system}-{'musl' if system == 'linux' else 'none'}",
+                      *more])
     return found

@@ -1,9 +1,10 @@
 """The C-callable functions around a compiled plan, as LLVM text, and the object file that holds both together with the constants.
 
-    object_file(interface, plan, constants, target)    ->    bytes: an object that exports mlp, mlp_parallel, mlp_workspace_size, mlp_signature
+    object_file(interface, plan, constants, target)    ->    bytes: an object that exports mlp, mlp_parallel, mlp_workspace_size,
+    mlp_signature
 
-Everything else in it is internal. Constants lie in read-only data. A large one is not written as text: its place is emitted as a mark followed by
-zeros, and its bytes are put there afterwards.
+Everything else in it is internal. Constants lie in read-only data. A large one is not written as text: its place is emitted as a mark
+followed by zeros, and its bytes are put there afterwards.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def object_file(interface: Interface, plan: Plan, constants: Sequence[np.ndarray
     (program,) = emit_plan(plan, target)
     program = program.replace("define dso_local ", "define internal ").replace("define hidden ", "define internal ")
     data = [np.ascontiguousarray(c).reshape(-1).view(np.uint8) for c in constants]
-    parts = [program, *(_constant(f"{interface.name}.c{i}", d) for i, d in enumerate(data)), *_functions(interface, plan, len(data), assumptions)]
+    parts = [program, *(_constant(f"{interface.name}.c{i}", d) for i, d in enumerate(data)),
+             *_functions(interface, plan, len(data), assumptions)]
     return _filled(compile_text("\n".join(parts), target), interface.name, data)
 
 
@@ -51,16 +53,19 @@ def _functions(interface: Interface, plan: Plan, constants: int, assumptions: Se
     main = [f"define i32 @{name}_parallel({arguments}, ptr %par) #0 {{", "start:", *body, *dims,
             f"  %needed = call i64 @{entry}_workspace(ptr {given})",
             "  %where = ptrtoint ptr %workspace to i64", f"  %low = and i64 %where, {ALIGNMENT - 1}", "  %crooked = icmp ne i64 %low, 0",
-            "  %absent = icmp eq i64 %where, 0", "  %wrong = or i1 %crooked, %absent", "  %used = icmp sgt i64 %needed, 0", "  %bad = and i1 %wrong, %used",
+            "  %absent = icmp eq i64 %where, 0", "  %wrong = or i1 %crooked, %absent", "  %used = icmp sgt i64 %needed, 0",
+            "  %bad = and i1 %wrong, %used",
             *checks.lines, f"  br i1 {checks.failed}, label %misfit, label %fits", "misfit:", "  ret i32 1",
             "fits:", "  br i1 %bad, label %reject, label %run", "reject:", "  ret i32 2",
             "run:", f"  %code = call i32 @{entry}(ptr %buffers, ptr {given}, ptr %workspace, ptr %par)", "  ret i32 %code", "}"]
-    serial = [f"define i32 @{name}({arguments}) #0 {{", f"  %code = call i32 @{name}_parallel({arguments}, ptr null)", "  ret i32 %code", "}"]
-    workspace = [f"define i64 @{name}_workspace_size({', '.join(sizes)}) #0 {{", *dims, f"  %bytes = call i64 @{entry}_workspace(ptr {given})",
-                 "  ret i64 %bytes", "}"]
+    serial = [f"define i32 @{name}({arguments}) #0 {{",
+              f"  %code = call i32 @{name}_parallel({arguments}, ptr null)", "  ret i32 %code", "}"]
+    workspace = [f"define i64 @{name}_workspace_size({', '.join(sizes)}) #0 {{", *dims,
+                 f"  %bytes = call i64 @{entry}_workspace(ptr {given})", "  ret i64 %bytes", "}"]
     raw = text.encode() + b"\0"
     signature = [_constant(f"{name}.json", np.frombuffer(raw, np.uint8), as_text=True),
-                 f"define ptr @{name}_signature() #0 {{", f"  %at = getelementptr inbounds i8, ptr @{name}.json, i64 {len(MARK)}", "  ret ptr %at", "}"]
+                 f"define ptr @{name}_signature() #0 {{", f"  %at = getelementptr inbounds i8, ptr @{name}.json, i64 {len(MARK)}",
+                 "  ret ptr %at", "}"]
     return ["\n".join(part) for part in (main, serial, workspace, signature)]
 
 
@@ -133,7 +138,8 @@ def _constant(symbol: str, data: np.ndarray, as_text: bool = False) -> str:
         return f'{head} [{data.size} x i8] c"{_quoted(data)}", align {ALIGNMENT}'
     mark = np.frombuffer(_mark(symbol, data.size), np.uint8)
     rest = data.size - mark.size
-    return f'{head} {{ [{mark.size} x i8], [{rest} x i8] }} {{ [{mark.size} x i8] c"{_quoted(mark)}", [{rest} x i8] zeroinitializer }}, align {ALIGNMENT}'
+    place = f'[{mark.size} x i8] c"{_quoted(mark)}", [{rest} x i8] zeroinitializer'
+    return f"{head} {{ [{mark.size} x i8], [{rest} x i8] }} {{ {place} }}, align {ALIGNMENT}"
 
 
 def _filled(code: bytes, name: str, data: Sequence[np.ndarray]) -> bytes:

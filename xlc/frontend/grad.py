@@ -3,8 +3,8 @@
     dw = xlc.grad(lambda w: np.tanh(x @ w).sum())(w)          outside a trace: compiled, run at once, kept for the next call
     xlc.jit(xlc.grad(f)), xlc.grad(xlc.grad(f))               inside a trace: part of it
 
-What enters is a function of arrays (or pytrees of them). It runs on fresh parameters, so that what it closes over is constant to it; the cotangents come
-from ``transform.grad``; then the fresh parameters are replaced by the actual arguments.
+What enters is a function of arrays (or pytrees of them). It runs on fresh parameters, so that what it closes over is constant to it; the
+cotangents come from ``transform.grad``; then the fresh parameters are replaced by the actual arguments.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
 
 
 def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False) -> tuple[Any, ...]:
-    """``(f(*args), pullback)``; ``pullback(ct)`` takes a cotangent nested as the result and gives a tuple with the cotangent of every argument (None for
-    arrays that are not floats). With ``has_aux`` f returns (result, aux), and so does vjp: ``(y, pullback, aux)``."""
+    """``(f(*args), pullback)``; ``pullback(ct)`` takes a cotangent nested as the result and gives a tuple with the cotangent of every
+    argument (None for arrays that are not floats). With ``has_aux`` f returns (result, aux), and so does vjp: ``(y, pullback, aux)``."""
     if current() is None:
         return _vjp_at_once(f, args, has_aux)
     wrt = _Inputs(f, args, range(len(args)), must_be_float=False)
@@ -115,7 +115,8 @@ def stop_gradient(x: Any) -> Any:
 
 
 class _Inputs:
-    """The arguments that are differentiated, as fresh parameters in the place of their leaves. ``args`` is the argument list for the function."""
+    """The arguments that are differentiated, as fresh parameters in the place of their leaves. ``args`` is the argument list for the
+    function."""
 
     def __init__(self, f: Any, args: Sequence[Any], positions: Sequence[int], must_be_float: bool):
         self.args = list(args)
@@ -133,8 +134,9 @@ class _Inputs:
                     index.append(len(self.params))
                     leaves[k] = self._fresh(tracer, path)
                 elif must_be_float:
-                    raise XlcTypeError(f"the gradient of {getattr(f, '__name__', 'the function')} with respect to {path} needs a float, and {path} is "
-                                       f"{_kind(leaf, tracer)}; pass {path}.astype(float) or a float, or choose other arguments with argnums=")
+                    raise XlcTypeError(f"the gradient of {getattr(f, '__name__', 'the function')} with respect to {path} needs a float, "
+                                       f"and {path} is {_kind(leaf, tracer)}; pass {path}.astype(float) or a float, or choose other "
+                                       "arguments with argnums=")
                 else:
                     index.append(None)
             self.args[position] = unflatten(tree, leaves)
@@ -174,8 +176,8 @@ def argument_names(f: Any, count: int) -> list[str]:
 def _key(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
     if isinstance(argnums, (int, np.integer)) and not isinstance(argnums, bool):
         return int(argnums)
-    if isinstance(argnums, (tuple, list)) and argnums and all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in argnums):
-        return tuple(int(i) for i in argnums)
+    if isinstance(argnums, (tuple, list)) and argnums:
+        return tuple(i for item in argnums if isinstance(i := _key(item), int))
     raise XlcTypeError(f"argnums={argnums!r}: expected a position such as 0, or a tuple of positions such as (0, 1)")
 
 
@@ -183,8 +185,8 @@ def _resolve(f: Any, positions: Sequence[int], count: int) -> list[int]:
     name = getattr(f, "__name__", "the function")
     for i in positions:
         if not -count <= i < count:
-            raise XlcIndexError(f"argnums names argument {i} of {name}, which was called with {count} positional argument{'s' * (count != 1)}"
-                                + ("; pass it by position, not by keyword" if count else ""))
+            raise XlcIndexError(f"argnums names argument {i} of {name}, which was called with {count} positional arguments; an argument "
+                                "that is differentiated is passed by position, not by keyword")
     out = [i % count for i in positions]
     if len(set(out)) < len(out):
         raise XlcValueError(f"argnums={tuple(positions)} names an argument of {name} twice")
@@ -195,11 +197,13 @@ def _scalar(value: Any, name: str) -> Node:
     leaves, tree = flatten(value)
     hint = "reduce it to one number with .sum() or .mean(), or use xlc.vjp"
     if tree.kind != "leaf":
-        raise XlcTypeError(f"the gradient needs a function with a scalar result, and {name} returned {_what(value)}; return one number, further results "
+        raise XlcTypeError(f"the gradient needs a function with a scalar result, and {name} returned {_what(value)}; return one number, "
+                           f"further results "
                            "with has_aux=True, or use xlc.vjp")
     node = lift(leaves[0]).node
     if node.rank:
-        raise XlcTypeError(f"the gradient needs a function with a scalar result, and {name} returned an array of shape {show_shape(node.shape)}; {hint}")
+        raise XlcTypeError(f"the gradient needs a function with a scalar result, and {name} returned an array of shape "
+                           f"{show_shape(node.shape)}; {hint}")
     if not node.dtype.is_float:
         raise XlcTypeError(f"the gradient needs a function with a float result, and {name} returned {node.dtype.numpy}")
     return node
@@ -219,7 +223,8 @@ def _split_aux(out: Any, has_aux: bool, f: Any) -> tuple[Any, Any]:
     if not has_aux:
         return out, None
     if not isinstance(out, tuple) or len(out) != 2:
-        raise XlcTypeError(f"{getattr(f, '__name__', 'the function')} must return a pair (value, aux) where has_aux=True, it returned {_what(out)}")
+        raise XlcTypeError(f"{getattr(f, '__name__', 'the function')} must return a pair (value, aux) where has_aux=True, it returned "
+                           f"{_what(out)}")
     return out
 
 
@@ -247,8 +252,8 @@ _kept: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionar
 
 
 def _compiled(make: Callable[[], Callable[..., Any]], f: Any, key: Any) -> Any:
-    """The jitted form of what ``make`` gives. For a function that is jitted itself it is kept with it, so that writing ``xlc.grad(f)(x)`` again compiles
-    nothing; its static arguments and symbolic sizes hold here too."""
+    """The jitted form of what ``make`` gives. For a function that is jitted itself it is kept with it, so that writing ``xlc.grad(f)(x)``
+    again compiles nothing; its static arguments and symbolic sizes hold here too."""
     if not isinstance(f, Dispatcher):
         return jit(make())
     kept = _kept.setdefault(f, {})
@@ -271,7 +276,7 @@ def _runnable(traced: Callable[..., Any], f: Any, key: Any) -> Callable[..., Any
         return compiled[0](*args, **kwargs)
 
     wrapped.in_trace = lambda args, kwargs: traced(*args, **kwargs)  # type: ignore[attr-defined]
-    wrapped.__wrapped__ = f  # type: ignore[attr-defined]
+    wrapped.__wrapped__ = f
     return wrapped
 
 
@@ -292,7 +297,8 @@ def _vjp_at_once(f: Callable[..., Any], args: tuple[Any, ...], has_aux: bool) ->
         given, found = flatten(ct)
         if found != tree:
             raise XlcTypeError(f"the pullback expects a cotangent nested as the result, {tree}, found {found}")
-        return compiled(args, unflatten(tree, [np.asarray(g, leaf.dtype) if type(g) in (int, float) else g for g, leaf in zip(given, leaves, strict=True)]))
+        typed = [np.asarray(g, leaf.dtype) if type(g) in (int, float) else g for g, leaf in zip(given, leaves, strict=True)]
+        return compiled(args, unflatten(tree, typed))
 
     return (y, pullback, aux) if has_aux else (y, pullback)
 
@@ -307,8 +313,8 @@ class custom_vjp:
         def f(x, n): ...
         f.defvjp(fwd, bwd)        fwd(x, n) -> (f(x, n), residuals);  bwd(residuals, ct) -> (cotangent of x, cotangent of n)
 
-    ``bwd`` returns one entry per argument, nested as the argument; None is zero. Arguments at ``nondiff_argnums`` are passed as they are (they need
-    not be arrays) and come first in ``bwd``: ``bwd(n, residuals, ct)``."""
+    ``bwd`` returns one entry per argument, nested as the argument; None is zero. Arguments at ``nondiff_argnums`` are passed as they are
+    (they need not be arrays) and come first in ``bwd``: ``bwd(n, residuals, ct)``."""
 
     def __init__(self, f: Callable[..., Any], nondiff_argnums: Sequence[int] = ()):
         self.f = f
@@ -320,7 +326,8 @@ class custom_vjp:
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> Callable[..., Any]:
         """Set the rule. Gives the function back."""
         if not callable(fwd) or not callable(bwd):
-            raise XlcTypeError("defvjp expects two functions: fwd(*args) -> (result, residuals) and bwd(residuals, cotangent) -> cotangents")
+            raise XlcTypeError("defvjp expects two functions: fwd(*args) -> (result, residuals) and bwd(residuals, cotangent) -> "
+                               "cotangents")
         self.fwd, self.bwd = fwd, bwd
         return self
 
@@ -333,7 +340,8 @@ class custom_vjp:
         if kwargs:
             bound = inspect.signature(self.f).bind(*args, **kwargs)
             if bound.kwargs:
-                raise XlcTypeError(f"{name}: keyword-only arguments are not supported with custom_vjp; pass {', '.join(bound.kwargs)} by position")
+                raise XlcTypeError(f"{name}: keyword-only arguments are not supported with custom_vjp; pass {', '.join(bound.kwargs)} by "
+                                   f"position")
             args = bound.args
         return _Call(self, args).outputs()
 
@@ -369,14 +377,16 @@ class _Call:
         """Cotangents of the call's leaves: the user's fwd, then bwd."""
         count = len(self.tracers)
         if any(needed[count:]):
-            raise XlcTypeError(f"the custom_vjp function {self.name} closes over a traced value that is differentiated; its rule gives no gradient for it: "
+            raise XlcTypeError(f"the custom_vjp function {self.name} closes over a traced value that is differentiated; its rule gives "
+                               f"no gradient for it: "
                                "pass it as an argument, or through xlc.stop_gradient", args[0].loc if args else None)
         assert self.function.fwd is not None and self.function.bwd is not None
         forward = self.function.fwd(*self.arguments([Tracer(a, t._weak) for a, t in zip(args, self.tracers, strict=False)]))
         if not isinstance(forward, tuple) or len(forward) != 2:
             raise XlcTypeError(f"fwd of {self.name} must return a pair (result, residuals), it returned {_what(forward)}")
         if flatten(forward[0])[1] != self.out_tree:
-            raise XlcTypeError(f"fwd of {self.name} must return (result, residuals) with a result nested as {self.name}'s own, {self.out_tree}, found "
+            raise XlcTypeError(f"fwd of {self.name} must return (result, residuals) with a result nested as {self.name}'s own, "
+                               f"{self.out_tree}, found "
                                f"{flatten(forward[0])[1]}")
         ct = unflatten(self.out_tree, [Tracer(full(r.type, 0) if g is None else g) for g, r in zip(gs, self.results, strict=True)])
         back = self.function.bwd(*(self.given[i] for i in self.nondiff), forward[1], ct)
@@ -388,7 +398,8 @@ class _Call:
         """What bwd returned, per leaf."""
         expected = self.tree.children
         if not isinstance(back, (tuple, list)) or len(back) != len(expected):
-            raise XlcTypeError(f"bwd of {self.name} must return a tuple with one cotangent for each of its {len(expected)} arguments, it returned "
+            raise XlcTypeError(f"bwd of {self.name} must return a tuple with one cotangent for each of its {len(expected)} arguments, it "
+                               f"returned "
                                f"{_what(back)}")
         out: list[Node | None] = []
         tracers = iter(self.tracers)
@@ -399,7 +410,8 @@ class _Call:
                 out += [None] * len(mine)
                 continue
             if shape != tree:
-                raise XlcTypeError(f"bwd of {self.name}: the cotangent of argument {i} must be nested as the argument, {tree}, found {shape}")
+                raise XlcTypeError(f"bwd of {self.name}: the cotangent of argument {i} must be nested as the argument, {tree}, found "
+                                   f"{shape}")
             for leaf, t in zip(found, mine, strict=True):
                 g = lift(leaf).node
                 if not t.node.dtype.is_float:

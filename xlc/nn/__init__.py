@@ -21,4 +21,5 @@ from .functions import (
     softplus,
 )
 
-__all__ = ["attention", "cross_entropy", "gelu", "layer_norm", "log_softmax", "relu", "rms_norm", "sigmoid_cross_entropy", "silu", "softmax", "softplus"]
+__all__ = ["attention", "cross_entropy", "gelu", "layer_norm", "log_softmax", "relu", "rms_norm", "sigmoid_cross_entropy", "silu",
+           "softmax", "softplus"]

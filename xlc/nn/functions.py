@@ -55,7 +55,8 @@ def relu(x: Any) -> Any:
 
 @_public
 def gelu(x: Any, approximate: bool = False) -> Any:
-    """x * Phi(x), Phi the distribution function of the normal distribution; ``approximate``: by tanh. D. Hendrycks and K. Gimpel, arXiv:1606.08415."""
+    """x * Phi(x), Phi the distribution function of the normal distribution; ``approximate``: by tanh. D. Hendrycks and K. Gimpel,
+    arXiv:1606.08415."""
     return _unary("gelu_tanh" if approximate else "gelu", x)
 
 
@@ -90,10 +91,12 @@ def log_softmax(x: Any, axis: Any = -1) -> Any:
 
 @_public
 def layer_norm(x: Any, scale: Any, bias: Any, *, axis: Any = -1, eps: float = 1e-5) -> Any:
-    """(x - mean) / sqrt(variance + eps) * scale + bias along ``axis``; scale and bias have the shape of these axes. J. L. Ba et al., arXiv:1607.06450."""
+    """(x - mean) / sqrt(variance + eps) * scale + bias along ``axis``; scale and bias have the shape of these axes. J. L. Ba et al.,
+    arXiv:1607.06450."""
     node, s, b = _floats(x, scale, bias)
     axes = many_axes(axis, node.rank)
-    return wrap(emit("layer_norm", node, *(_along(v, node, axes, name) for v, name in ((s, "scale"), (b, "bias"))), axes=axes, eps=_number(eps, "eps")))
+    return wrap(emit("layer_norm", node, *(_along(v, node, axes, name) for v, name in ((s, "scale"), (b, "bias"))), axes=axes,
+                     eps=_number(eps, "eps")))
 
 
 @_public
@@ -107,7 +110,8 @@ def rms_norm(x: Any, scale: Any, *, axis: Any = -1, eps: float = 1e-6) -> Any:
 def _along(parameter: Node, x: Node, axes: tuple[int, ...], name: str) -> Node:
     expected = tuple(x.shape[a] for a in axes)
     if parameter.rank not in (0, len(axes)) or (parameter.rank and parameter.shape != expected):
-        raise XlcValueError(f"{name} must have the shape of the normalised axes, {show_shape(expected)}, found {show_shape(parameter.shape)}")
+        raise XlcValueError(f"{name} must have the shape of the normalised axes, {show_shape(expected)}, found "
+                            f"{show_shape(parameter.shape)}")
     return broadcast(parameter, expected)
 
 
@@ -132,7 +136,8 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
         raise XlcTypeError(f"cross_entropy expects integer labels, one class number per row, found {y.type}; for probabilities write "
                            "-(labels * xlc.nn.log_softmax(logits)).sum(-1)")
     if x.rank == 0 or y.shape != x.shape[:-1]:
-        raise XlcValueError(f"cross_entropy of logits of shape {show_shape(x.shape)} expects labels of shape {show_shape(x.shape[:-1])}, found "
+        raise XlcValueError(f"cross_entropy of logits of shape {show_shape(x.shape)} expects labels of shape {show_shape(x.shape[:-1])}, "
+                            f"found "
                             f"{show_shape(y.shape)}")
     return wrap(emit("cross_entropy", x, y))
 
@@ -162,7 +167,8 @@ def attention(q: Any, k: Any, v: Any, *, mask: Any = None, causal: bool = False,
     lead = broadcast_shapes(*(n.shape[:-2] for n in nodes))
     query, key, value = (broadcast(n, (*lead, *n.shape[-2:])) for n in nodes)
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
-        raise XlcValueError(f"attention expects q (..., queries, depth), k (..., keys, depth), v (..., keys, width), found {show_shape(query.shape)}, "
+        raise XlcValueError(f"attention expects q (..., queries, depth), k (..., keys, depth), v (..., keys, width), found "
+                            f"{show_shape(query.shape)}, "
                             f"{show_shape(key.shape)}, {show_shape(value.shape)}")
     if isinstance(scale, Tracer):
         query = cast((wrap(query) * scale).node, query.dtype)
@@ -177,5 +183,6 @@ def attention(q: Any, k: Any, v: Any, *, mask: Any = None, causal: bool = False,
     return wrap(emit("attention", *arguments, causal=bool(causal), scale=None if scale is None else _number(scale, "scale")))
 
 
-__all__ = ["attention", "cross_entropy", "gelu", "layer_norm", "log_softmax", "relu", "rms_norm", "sigmoid_cross_entropy", "silu", "softmax",
+__all__ = ["attention", "cross_entropy", "gelu", "layer_norm", "log_softmax", "relu", "rms_norm", "sigmoid_cross_entropy", "silu",
+           "softmax",
            "softplus"]

@@ -43,8 +43,8 @@ def vjp_graph(graph: Graph, wrt: Sequence[int] | None = None) -> Graph:
 
 def cotangents(results: Sequence[Node], seeds: Sequence[Node | None], wrt: Sequence[Node],
                given: Sequence[Node] = ()) -> list[Node | None]:
-    """The cotangent of each node of ``wrt``, given those of the results; None is zero. The nodes of ``wrt`` are independent variables: nothing
-    flows through one of them into another. What lies below the nodes of ``given`` is not looked at."""
+    """The cotangent of each node of ``wrt``, given those of the results; None is zero. The nodes of ``wrt`` are independent variables:
+    nothing flows through one of them into another. What lies below the nodes of ``given`` is not looked at."""
     leaves = set(wrt)
     order = _above(results, leaves | set(given))
     active = set(leaves)
@@ -121,8 +121,8 @@ def substitute(roots: Sequence[Node | None], replacement: dict[Node, Node]) -> l
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CustomCall(Op):
-    """One call of a function with its own gradient. Each output is a node ``custom_vjp_7(args...) {output=i}``: a composite whose decomposition
-    is output i of ``primal``, and whose outputs are pulled back together, once, by ``pull_all``."""
+    """One call of a function with its own gradient. Each output is a node ``custom_vjp_7(args...) {output=i}``: a composite whose
+    decomposition is output i of ``primal``, and whose outputs are pulled back together, once, by ``pull_all``."""
 
     primal: Graph = Graph((), ())
     pull_all: Pull = lambda args, gs, needed: [None for _ in args]
@@ -155,8 +155,8 @@ def custom_call(primal: Graph, args: Sequence[Node], pull_all: Pull) -> list[Nod
 
 
 def _calls(order: Sequence[Node]) -> dict[Node, list[Node]]:
-    """For the first output of each custom call in the program: all its outputs in it. The first is reached last in reverse, when every use of
-    every output has been seen."""
+    """For the first output of each custom call in the program: all its outputs in it. The first is reached last in reverse, when every
+    use of every output has been seen."""
     first: dict[tuple[Op, tuple[Node, ...]], Node] = {}
     groups: dict[Node, list[Node]] = {}
     for n in order:
