@@ -62,7 +62,8 @@ def _cumulative(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[S
     body: list[Stmt] = [Local(b) for b in registers]
     body += [Store(b, (zero,), s) for b, s in zip(registers, states, strict=True)]
     body.append(Loop("k", zero, size(n), 1, "serial", tuple(step)))
-    return parallel(outer, body, 1)
+    ones = [Let(d.name, const(0)) for d in outer if d.extent == 1]
+    return parallel(outer, [*ones, *body], 1)
 
 
 def _sort(node: Node, buffers: dict[Node, Buffer]) -> list[Stmt]:
@@ -108,7 +109,8 @@ def _sort(node: Node, buffers: dict[Node, Buffer]) -> list[Stmt]:
     final = load(a, (k,))
     value = final if node.op.name == "argsort" else load(buffers[source], (at(final),))
     body.append(Loop("k", zero, const(n), 1, "serial", (Store(target, (at(k),), value),)))
-    return parallel(outer, body, 1)
+    ones = [Let(d.name, const(0)) for d in outer if d.extent == 1]
+    return parallel(outer, [*ones, *body], 1)
 
 
 def _precedes(x: Expr, y: Expr, descending: bool) -> Expr:

@@ -22,6 +22,8 @@ from .values import VOLATILE, Value, Values, is_number
 from .writer import memory_element, vector
 
 Terms = dict[tuple[Expr, ...], int]
+STACK = 1 << 20
+"""Bytes of local buffers that a kernel may have."""
 
 
 class Accesses(Values):
@@ -33,6 +35,7 @@ class Accesses(Values):
         self.block = "entry"
         self.registers: dict[Buffer, RegisterArray] = {}
         self.offsets: dict[Any, Expr] = {}
+        self.stack_bytes = 0
 
     def label(self, name: str) -> None:
         self.stream.append(f"{name}:")
@@ -47,6 +50,10 @@ class Accesses(Values):
         count = product(b.shape)
         if not isinstance(count, int):
             raise XlcNotImplementedError(f"{self.owner}: the local buffer {b.name} has the size {count}; it must be a number")
+        self.stack_bytes += 0 if b.space == "register" else count * b.dtype.bytes
+        if self.stack_bytes > STACK:
+            raise XlcNotImplementedError(f"{self.owner}: local buffers of {self.stack_bytes} bytes (the last: {b.name}) do not fit on a thread's "
+                                         f"stack, which has room for {STACK}")
         if b.space == "register":
             self.registers[b] = RegisterArray(self, self.entry, b.dtype, count, self.target.lanes(b.dtype.bits))
         else:

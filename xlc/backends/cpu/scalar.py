@@ -84,8 +84,8 @@ def _abs(w: Writer, n: int, d: DType, args: Sequence[str], attrs: dict[str, Any]
 
 
 def _extreme(less: bool) -> Emit:
-    """minimum or maximum; nan if either is nan; of +0 and -0 the first. As x86 has it in one instruction, and nan in b put right: b is usually
-    the new value and a the accumulator, so that a loop waits for the one instruction only."""
+    """minimum or maximum; nan if either is nan; of +0 and -0 the first. As x86 has it in one instruction, and nan in b put right: b is
+    usually the new value and a the accumulator, so that a loop waits for the one instruction only."""
 
     def emit(w: Writer, n: int, d: DType, args: Sequence[str], attrs: dict[str, Any]) -> str:
         a, b = args
