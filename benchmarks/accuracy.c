@@ -17,7 +17,8 @@ typedef struct { double most, sum; uint64_t count, wrong; double worst, wrong_at
 /* The errors of ys in units of the last place of the exact zs; wrong: nan against number, inf against finite, or the other sign. */
 static void add(Errors *e, const float *xs, const float *ys, const double *zs, long n) {
     double errors[CHUNK], most = 0, sum = 0;
-    long wrong[CHUNK], wrongs = 0, count = 0;
+    int wrong[CHUNK], wrongs = 0, count = 0;
+#pragma omp simd reduction(+ : wrongs, count)
     for (long i = 0; i < n; i++) {
         double y = ys[i], z = zs[i];
         float rounded = fabsf((float)z);
@@ -26,13 +27,14 @@ static void add(Errors *e, const float *xs, const float *ys, const double *zs, l
         uint64_t exponent = word >> 23, scale = (1023 + 150 - (exponent ? exponent : 1)) << 52;
         double per_ulp;
         memcpy(&per_ulp, &scale, 8);
-        int numbers = rounded < INFINITY && fabs(y) < INFINITY, flipped = (z == z) & (!signbit(y) != !signbit(z));
+        int numbers = (rounded < INFINITY) & (fabs(y) < INFINITY), flipped = (z == z) & (copysign(1, y) != copysign(1, z));
         int same = numbers | ((z != z) & (y != y)) | (y == (float)z);
         errors[i] = numbers ? fabs(y - z) * per_ulp : 0;
         wrong[i] = flipped | !same;
         count += numbers;
         wrongs += wrong[i];
     }
+#pragma omp simd reduction(+ : sum) reduction(max : most)
     for (long i = 0; i < n; i++) sum += errors[i], most = errors[i] > most ? errors[i] : most;
     e->sum += sum, e->count += count, e->wrong += wrongs;
     for (long i = 0; most > e->most; i++)

@@ -107,12 +107,13 @@ def cbrt(x: Expr) -> Expr:
 
 
 def rsqrt(x: Expr) -> Expr:
-    small = x < 2.0**-900
-    z = where(small, x * 2.0**200, x)
+    small, large = x < 2.0**-900, x > 2.0**900
+    z = x * where(small, 2.0**200, constants(large, 2.0**-200, 1.0, x))
     y = 1 / sqrt(z)
     square, dsquare = two_product(y, y)
     better = fma(y * -0.5, fma(square, z, -1.0) + dsquare * z, y)
-    return where((x > 0.0) & (x < INF), where(small, better * 2.0**100, better), y)
+    better = better * where(small, 2.0**100, constants(large, 2.0**-100, 1.0, x))
+    return where((x > 0.0) & (x < INF), better, y)
 
 
 def hypot(x: Expr, y: Expr) -> Expr:
