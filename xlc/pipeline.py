@@ -14,6 +14,8 @@ from typing import Any
 from xlc import config
 from xlc.ir.node import Graph, Node
 from xlc.ir.op import lookup
+from xlc.ir.plan import Plan
+from xlc.observe import Observer
 from xlc.passes.decompose import decompose
 from xlc.passes.fold import fold
 from xlc.passes.fuse import FusionOptions, Partition, fuse, in_memory, separate
@@ -21,7 +23,6 @@ from xlc.passes.layout import layout
 from xlc.passes.memory import Step, plan_memory
 from xlc.passes.simplify import simplify
 from xlc.passes.split import split
-from xlc.ir.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -79,38 +80,23 @@ class Compilation:
 def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
     """Everything up to the Plan."""
     done = Compilation(graph, options)
+    observe = Observer(graph.name)
 
-    def timed(name: str, work: Callable[[], Any]) -> Any:
+    def run(name: str, work: Callable[[Any], Any], value: Any) -> Any:
         start = time.perf_counter()
-        out = work()
+        out = work(value)
         done.seconds[name] = time.perf_counter() - start
+        observe(name, value, out, done.seconds[name])
         return out
 
     graph = Graph(graph.params, tuple(dict.fromkeys(graph.results)), graph.name)  # the same result twice is one result, see Executable
     for p in GRAPH_PASSES:
-        graph = timed(p.name, lambda p=p, g=graph: p.run(g, options, backend))  # type: ignore[misc]
-        done.graphs[p.name] = graph
-        check(p.name, graph)
+        graph = done.graphs[p.name] = run(p.name, lambda g, p=p: p.run(g, options, backend), graph)  # type: ignore[misc]
     knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions)
-    done.partition = timed("fuse", lambda: fuse(graph, knobs) if options.fuse else separate(graph))
-    done.steps = timed("lower", lambda: tuple(map(backend.lowerings(), done.partition.groups)))  # type: ignore[union-attr]
-    done.plan = timed("memory", lambda: plan_memory(graph, done.steps, options.donate))
-    check("memory", done.plan)
+    done.partition = run("fuse", lambda g: fuse(g, knobs) if options.fuse else separate(g), graph)
+    done.steps = run("lower", lambda parts: tuple(map(backend.lowerings(), parts.groups)), done.partition)
+    done.plan = run("memory", lambda steps: plan_memory(graph, steps, options.donate), done.steps)
     return done
-
-
-def check(name: str, value: Graph | Plan) -> None:
-    """With XLC_CHECK, the independent verifiers run on the output of every pass."""
-    if not config.check:
-        return
-    from xlc.ir.verify import verify_graph, verify_kernel, verify_plan
-
-    if isinstance(value, Graph):
-        verify_graph(value)
-    else:
-        verify_plan(value)
-        for k in value.kernels:
-            verify_kernel(k)
 
 
 def own_results(graph: Graph) -> Graph:

@@ -151,7 +151,7 @@ class _Machine:
         start, stop = (int(v) for v in self.evaluate(s.start, s.stop))
         outer = self.variables.get(s.var)
         if s.kind == "vector":
-            if start or stop > s.width or s.width & (s.width - 1):
+            if start or stop > s.width:
                 raise XlcValueError(f"kernel {self.kernel.name}: vector loop {s.var} over {start}..{stop} with width {s.width}")
             if stop > 0:
                 self.variables[s.var] = np.arange(stop, dtype=np.int64)

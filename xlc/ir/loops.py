@@ -13,8 +13,8 @@ Statements are ``Loop``, ``Store``, ``Let``, ``Local`` and ``If``. Meaning is se
 
 - ``serial``    in order.
 - ``parallel``  iterations are independent; only as the single outermost statement. It is cut over threads in whole steps.
-- ``vector``    start 0, at most ``width`` iterations (width a power of two), independent within each statement: lanes. A stop that is
-                not the constant ``width`` masks the lanes from stop on. ``width`` may exceed a hardware vector: it is then several.
+- ``vector``    start 0, at most ``width`` iterations, independent within each statement: lanes. A stop that is
+                not the constant ``width`` masks the lanes from stop on. ``width`` may exceed a hardware vector: it is then several, whole ones first.
 - ``unroll``    constant bounds; copied out.
 - ``block``, ``thread``  for GPUs.
 

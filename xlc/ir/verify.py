@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from random import Random
 from typing import Any, NoReturn
 
@@ -21,7 +20,7 @@ from .loops import size as size_expr
 from .node import Graph, Node
 from .plan import ALIGNMENT, PLACES, Launch, Plan, Slot
 from .prove import Prover, flat_index
-from .races import Access, conflicts
+from .races import Access, conflicts, replay, works_in_place
 from .sizes import at_most
 from .types import Dim, bool_, evaluate, i64
 
@@ -85,6 +84,17 @@ def verify_kernel(kernel: Kernel) -> list[str]:
     return checker.unproven
 
 
+def check_kernel(kernel: Kernel, values: Sequence[int] = (1, 2, 7, 65)) -> list[str]:
+    """``verify_kernel``, and where something is unproven, the addresses of all iterations at some sizes (those of the kernel, if they are
+    known). What is found there raises; what is returned was neither proved nor seen to fail."""
+    unproven = verify_kernel(kernel)
+    for v in (values if kernel.sizes else values[:1]) if unproven else ():
+        found = replay(kernel, dict.fromkeys(kernel.sizes, v))
+        if found:
+            raise VerifyError(f"kernel {kernel.name}{f' where all sizes are {v}' if kernel.sizes else ''}: {'; '.join(found[:3])}")
+    return unproven
+
+
 class _KernelChecker:
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
@@ -93,7 +103,6 @@ class _KernelChecker:
         self.variables: dict[str, Any] = {}
         self.prover = Prover()
         self.accesses: list[Access] = []
-        self.addresses: dict[Buffer, set[frozenset[Any]]] = {}
         self.loops: list[Loop] = []
         self.conditions: list[tuple[Expr, bool]] = []
         if len(self.buffers) != len(kernel.inputs) + len(kernel.outputs):
@@ -170,18 +179,14 @@ class _KernelChecker:
         del self.variables[s.var]
 
     def check_inplace(self) -> None:
-        """Where an output may lie over an input, each element of the input is read at the very place where the output is written, and no
-        iteration of a parallel loop touches what another writes."""
         for o, i in self.kernel.inplace:
             out, old = self.kernel.outputs[o], self.kernel.inputs[i]
-            one = [replace(a, buffer=out) if a.buffer == old else a for a in self.accesses]
-            races = [c for s in self.kernel.body if isinstance(s, Loop) and s.kind == "parallel" for c in conflicts(s, one, {out})]
-            if races or not self.addresses.get(old, set()) <= self.addresses.get(out, set()):
+            if not works_in_place(self.accesses, out, old):
                 self.unproven.append(f"inplace({o}:{i}): {out.name} may overwrite what is still to be read of {old.name}")
 
     def check_vector(self, s: Loop) -> None:
-        if s.width < 1 or s.width & (s.width - 1):
-            self.fail(f"the vector loop {s.var} has the width {s.width}, expected a power of two")
+        if s.width < 1:
+            self.fail(f"the vector loop {s.var} has the width {s.width}, expected at least 1")
         if not (s.start.is_const and s.start.value == 0) or s.step != 1:
             self.fail(f"the vector loop {s.var} runs from {s.start} by {s.step}, expected from 0 by 1")
         if any(isinstance(inner, Loop) and inner.kind == "vector" for inner in statements(s.body)):
@@ -250,8 +255,6 @@ class _KernelChecker:
                     self.unproven.append(f"{what}{note}: {place} may reach the size {d}")
         if b.space == "global":
             conditions = (*self.conditions, *(((mask, True),) if mask is not None else ()))
-            position = flat_index([self.prover.poly(i) for i in index], [self.prover.poly(size_expr(d)) for d in b.shape])
-            self.addresses.setdefault(b, set()).add(frozenset(position.items()))
             self.accesses.append(Access(b, tuple(index), conditions, write, tuple(self.loops), dict(self.prover.lets)))
 
 

@@ -17,13 +17,13 @@ from xlc.ir.index import address_of, unflatten
 from xlc.ir.loops import Expr, const, size
 from xlc.ir.node import Node, full
 from xlc.ir.op import Op, lookup, register
-from xlc.ir.types import Dim, DType, Size, Type, i64, product
+from xlc.ir.types import Dim, DType, Size, Type, dtype_of, i64, product
 
 from .kinds import view
 from .scalar import cast, maximum, where
 
 parameter = register(Op("parameter", "input", 0, None, None, doc="an argument of the graph"))  # type: ignore[arg-type]
-constant = register(Op("constant", "input", 0, lambda value: None, lambda value: value.value, doc="a captured array"))
+constant = register(Op("constant", "input", 0, lambda value: Type(dtype_of(value.value.dtype), value.value.shape), lambda value: value.value, doc="a captured array"))
 
 
 def _full(value: Any, shape: tuple[Size, ...], dtype: DType) -> np.ndarray:

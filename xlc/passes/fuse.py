@@ -18,6 +18,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from xlc.errors import XlcError
 from xlc.ir.index import ranges
@@ -68,8 +69,27 @@ class Group:
 
 @dataclass(frozen=True)
 class Partition:
+    """Groups in an order in which they can run."""
+
     groups: tuple[Group, ...]
     notes: tuple[str, ...] = ()
+
+    def dag(self) -> Any:
+        """Groups, by number, and who needs whose results: a networkx.DiGraph."""
+        import networkx as nx  # slow to import, and needed by checks and drawings alone
+
+        home = {r: g.number for g in self.groups for r in g.roots}
+        found = nx.DiGraph()
+        found.add_nodes_from(g.number for g in self.groups)
+        found.add_edges_from((home[a], g.number) for g in self.groups for n in g.at for a in n.args if a not in g.at and a in home)
+        return found
+
+    def __str__(self) -> str:
+        lines = []
+        for g in self.groups:
+            lines.append(f"group {g.number} {g.kind}: {', '.join(f'{n.op.name} {n.type}' for n in reversed(list(g.at)))}")
+            lines += [f"  not fused: {n.op.name} {n.type}: {why}" for n, why in g.why.items()]
+        return "\n".join(lines)
 
 
 def is_free(n: Node) -> bool:
