@@ -33,7 +33,7 @@ from xlc.ir.text import (
     print_value,
 )
 from xlc.ir.types import DTYPES, Dim, Type, bf16, bool_, f32, f64, i8, i32, i64, u8
-from xlc.ir.verify import VerifyError, verify_graph, verify_kernel
+from xlc.ir.verify import VerifyError, check_kernel, verify_graph, verify_kernel
 from xlc.passes.decompose import decompose
 from xlc.passes.simplify import simplify
 
@@ -370,6 +370,8 @@ def test_verify_kernel_reports(body: str, sizes: dict[str, int]) -> None:
     kernel = parse_kernel(HEAD + body)
     assert verify_kernel(kernel)
     assert replay(kernel, sizes)
+    with pytest.raises(VerifyError, match="out of bounds|both touch"):
+        check_kernel(kernel)
 
 
 @settings(max_examples=200, deadline=None)
@@ -423,5 +425,16 @@ def test_undeclared_names_are_refused() -> None:
 def test_inplace_claims_are_checked() -> None:
     claim = "kernel k(in x: f32[n], out z: f32[n]) sizes(n) inplace(0:0) "
     assert verify_kernel(parse_kernel(claim + "{ parallel i in 0..n { z[i] = x[i] } }")) == []
-    for body in ["{ parallel i in 0..n { z[i] = x[n-1-i] } }", "{ parallel i in 0..n-1 { z[i] = x[i+1] } }"]:
+    good = ["{ serial i in 0..n step 8 { vector v in 0..min(n-i, 8) width 8 { z[i+v] = x[i+v] } } }",
+            "{ parallel i in 0..n { if i < 3 { z[i] = x[i] } else { let t: f32 = x[i]  z[i] = add(t, 1.0) } } }",
+            "{ serial i in 0..n//4 { serial j in 0..4 { z[i*4+j] = x[i*4+j] } } serial i in n//4*4..n { z[i] = x[i] } }"]
+    bad = ["{ parallel i in 0..n { z[i] = x[n-1-i] } }",
+           "{ parallel i in 0..n-1 { z[i] = x[i+1] } }",
+           "{ serial i in 0..n { z[i] = 1.0  z[i] = x[i] } }",
+           "{ serial i in 0..n { z[i] = 1.0 } serial i in 0..n { z[i] = x[i] } }",
+           "{ serial k in 0..2 { serial i in 0..n { z[i] = x[i] } } }",
+           "{ serial i in 0..n { let t: f32 = x[0]  z[i] = add(x[i], t) } }"]
+    for body in good:
+        assert verify_kernel(parse_kernel(claim + body)) == []
+    for body in bad:
         assert any("inplace" in u for u in verify_kernel(parse_kernel(claim + body)))

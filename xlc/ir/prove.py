@@ -210,7 +210,7 @@ class Prover:
         for a in {a for m in p for a in m if a.op.name == "remainder"}:
             factor, rest = self._split(p, a)
             if factor is not None:
-                quotient = {(expr(lookup("floor_divide"), a.args, i64),): 1}
+                quotient: Poly = {(expr(lookup("floor_divide"), a.args, i64),): 1}
                 p = plus(plus(rest, times(factor, self.poly(a.args[0]))), times(times(factor, self.poly(a.args[1])), quotient), -1)
         return p
 
@@ -255,7 +255,7 @@ class Prover:
 
     def _innermost(self, p: Poly) -> Expr | None:
         """The atom to replace first: the one of the deepest loop, before the variables that it is made of."""
-        best, rank = None, (-1.0, 0)
+        best, rank = None, (-2.0, 0)
         for a in {a for m in p for a in m}:
             if a.op.name == "size":
                 continue
@@ -269,9 +269,9 @@ class Prover:
         """The depth of the deepest variable an atom is made of, and of how many parts it is made; through lets."""
         found = self.reaches.get(a)
         if found is None:
-            depth = parts = 0
+            depth, parts = -1, 0  # no variable: eliminated after all variables
             for x in walk(a):
-                inner = self._reach(self.lets[x]) if x in self.lets else (self.ranges[x].depth if x in self.ranges else 0, 1)
+                inner = self._reach(self.lets[x]) if x in self.lets else (self.ranges[x].depth if x in self.ranges else -1, 1)
                 depth, parts = max(depth, inner[0]), parts + inner[1]
             found = self.reaches[a] = depth, parts
         return found

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from math import gcd
 
 from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, var, walk
 from .loops import size as size_expr
@@ -24,7 +26,7 @@ MOST_SPLIT = 100  # accesses to one buffer
 
 @dataclass(frozen=True)
 class Access:
-    """A load or store inside a parallel loop: where, under which conditions (and their truth), inside which loops and lets."""
+    """A load or store of global memory: where, under which conditions (and their truth), inside which loops and lets."""
 
     buffer: Buffer
     index: tuple[Expr, ...]
@@ -35,57 +37,95 @@ class Access:
 
 
 def conflicts(loop: Loop, accesses: Sequence[Access], buffers: set[Buffer]) -> list[str]:
-    """What could not be proved free of races: one line for each buffer."""
+    """What could not be proved free of races between iterations of a loop: one line for each buffer."""
+    inside = [a for a in accesses if any(v is loop for v in a.loops)]
     found = []
     for b in sorted(buffers, key=lambda b: b.name):
-        own = list(dict.fromkeys((a.index, a.conditions, a.write, a.loops) for a in accesses if a.buffer == b))
-        uses = [next(a for a in accesses if a.buffer == b and (a.index, a.conditions, a.write, a.loops) == key) for key in own]
+        distinct = {(a.index, a.conditions, a.write, a.loops, tuple(a.lets.items())): a for a in inside if a.buffer == b}
+        uses = list(distinct.values())
         if any(a.write for a in uses) and not _apart(loop, uses) and not _digits(loop, uses):
-            found.append(f"iterations of the parallel loop {loop.var} may touch the same element of {b.name}")
+            found.append(f"iterations of the {loop.kind} loop {loop.var} may touch the same element of {b.name}")
     return found
+
+
+def works_in_place(accesses: Sequence[Access], out: Buffer, old: Buffer) -> bool:
+    """Whether it is proved that ``out`` may lie over ``old``: no iteration of any loop touches what another iteration touches, and within
+    an iteration no element is read after it was written. ``accesses`` are in program order."""
+    one = [replace(a, buffer=out) if a.buffer == old else a for a in accesses if a.buffer in (out, old)]
+    loops = {id(v): v for a in accesses if a.buffer == old for v in a.loops}
+    if any(conflicts(v, one, {out}) for v in loops.values()):
+        return False
+    writes = [(k, a) for k, a in enumerate(accesses) if a.buffer == out and a.write]
+    reads = [(k, a) for k, a in enumerate(accesses) if a.buffer == old]
+    pairs = [(w, r) for n, w in writes for k, r in reads if n < k]
+    return len(pairs) <= MOST_PAIRS and all(_exclusive(w, r) or _disjoint(w, r) for w, r in pairs)
+
+
+def _common(a: Access, b: Access) -> tuple[Loop, ...]:
+    return tuple(v for v, _ in takewhile(lambda t: t[0] is t[1], zip(a.loops, b.loops, strict=False)))
+
+
+def _exclusive(a: Access, b: Access) -> bool:
+    """Whether the two are in different branches of one condition."""
+    same = {var(v.var) for v in _common(a, b)} | {v for v, e in a.lets.items() if b.lets.get(v) is e}
+    return any((c, not truth) in b.conditions and all(x.op is not VAR or x in same for x in walk(c)) for c, truth in a.conditions)
 
 
 def _position(prover: Prover, a: Access) -> Poly:
     return flat_index([prover.poly(i) for i in a.index], [prover.poly(size_expr(d)) for d in a.buffer.shape])
 
 
-def _enter(prover: Prover, a: Access, names: Mapping[Expr, Expr], stack: ExitStack, skip: Loop) -> Access:
-    """Tell the prover the loops around an access (but ``skip``), with its variables renamed; returns the renamed access."""
+def _enter(prover: Prover, a: Access, names: Mapping[Expr, Expr], stack: ExitStack, entered: Sequence[Loop] = ()) -> Poly:
+    """Tell the prover the loops around an access (but those entered already), with its variables renamed; returns its position."""
     memo: dict[Expr, Expr] = {}
 
     def r(e: Expr) -> Expr:
         return renamed(e, names, memo)
 
     for name, value in a.lets.items():
-        stack.enter_context(prover.let(names[name]["name"], r(value)))
+        stack.enter_context(prover.let(names.get(name, name)["name"], r(value)))
     for v in a.loops:
-        if v is not skip:
-            stack.enter_context(prover.loop(names[var(v.var)]["name"], r(v.start), r(v.stop), v.step))
+        if not any(v is w for w in entered):
+            stack.enter_context(prover.loop(names.get(var(v.var), var(v.var))["name"], r(v.start), r(v.stop), v.step))
     for c, truth in a.conditions:
         stack.enter_context(prover.known(r(c), truth))
-    return Access(a.buffer, tuple(r(i) for i in a.index), (), a.write, a.loops, a.lets)
+    return _position(prover, replace(a, index=tuple(r(i) for i in a.index)))
 
 
 def _apart(loop: Loop, uses: Sequence[Access]) -> bool:
     """Whether each access of iteration j > i lies above each access of iteration i (where one of the two writes)."""
     pairs = [(a, b) for a in uses for b in uses if a.write or b.write]
-    return len(pairs) <= MOST_PAIRS and all(_above(loop, a, b) for a, b in pairs)
+    return len(pairs) <= MOST_PAIRS and all(_difference(a, b, loop, False) for a, b in pairs)
 
 
-def _above(loop: Loop, earlier: Access, later: Access) -> bool:
+def _disjoint(a: Access, b: Access) -> bool:
+    """Whether the one lies above the other in every iteration of the loops that hold both."""
+    return _difference(a, b, None, False) or _difference(a, b, None, True)
+
+
+def _difference(a: Access, b: Access, loop: Loop | None, reverse: bool) -> bool:
+    """Whether b lies above a (``reverse``: a above b) in the same iteration of the loops that hold both; of ``loop``, b in a later one."""
     prover = Prover()
-    i, j = var(loop.var), var(f"{loop.var}'")
+    common = _common(a, b)
+    if loop is not None:
+        common = common[:next(k for k, v in enumerate(common) if v is loop)]
+    entered = [*common, *([loop] if loop is not None else [])]
     with ExitStack() as stack:
-        stack.enter_context(prover.loop(loop.var, loop.start, loop.stop, loop.step))
-        stack.enter_context(prover.loop(j["name"], i + loop.step, loop.stop, loop.step))
-
-        def names(a: Access, own: Expr, mark: str) -> dict[Expr, Expr]:
-            inner = [var(v.var) for v in a.loops if v is not loop] + list(a.lets)
-            return {i: own} | {v: var(v["name"] + mark) for v in inner}
-
-        one = _enter(prover, earlier, names(earlier, i, "."), stack, loop)
-        two = _enter(prover, later, names(later, j, "'"), stack, loop)
-        return prover.at_least_zero(plus(plus(_position(prover, two), _position(prover, one), -1), number(-1)))
+        for name, value in a.lets.items():
+            stack.enter_context(prover.let(name["name"], value))
+        for v in entered:
+            stack.enter_context(prover.loop(v.var, v.start, v.stop, v.step))
+        later: dict[Expr, Expr] = {}
+        if loop is not None:
+            i, j = var(loop.var), var(f"{loop.var}'")
+            stack.enter_context(prover.loop(j["name"], i + loop.step, loop.stop, loop.step))
+            later[i] = j
+        places = []
+        for access, mark, moved in ((a, ".", {}), (b, "'", later)):
+            inner = [var(v.var) for v in access.loops if not any(v is w for w in entered)] + list(access.lets)
+            places.append(_enter(prover, access, {v: var(v["name"] + mark) for v in inner} | moved, stack, entered))
+        low, high = places[::-1] if reverse else places
+        return prover.at_least_zero(plus(plus(high, low, -1), number(-1)))
 
 
 def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
@@ -100,9 +140,7 @@ def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
         parts: list[_Part] = []
         for a in uses:
             prover = Prover()
-            stack.enter_context(prover.loop(loop.var, loop.start, loop.stop, loop.step))
-            _enter(prover, a, {v: v for v in [i, *(var(x.var) for x in a.loops), *a.lets]}, stack, loop)
-            parts.append((prover, _position(prover, a)))
+            parts.append((prover, _enter(prover, a, {}, stack)))
         own = {x for _, p in parts for m in p for x in m if any(y is i for y in walk(x))}
         return _determine(loop, _given(loop, parts, own, 3))
 
@@ -115,9 +153,10 @@ def _given(loop: Loop, parts: Sequence[_Part], own: set[Expr], depth: int) -> se
     found = {w for w in own if any(_reads(loop, parts, w, u) for u in _factors(parts, {w}))}
     if found == own or not depth:
         return found
-    for unit in _factors(parts, None):
+    offsets = gcd(*(p.get((), 0) for _, p in parts))  # of the rows of an unrolled tile
+    for unit in [*_factors(parts, None), *([number(offsets)] if offsets > 1 else [])]:
         split = [_split_by(p, unit) for _, p in parts]
-        if all(high for high, _ in split) and all(low for _, low in split) and all(
+        if any(high for high, _ in split) and any(low for _, low in split) and all(
                 prover.at_least_zero(low) and prover.at_least_zero(plus(plus(unit, low, -1), number(-1)))
                 for (prover, _), (_, low) in zip(parts, split, strict=True)):
             for side in (0, 1):
@@ -322,4 +361,4 @@ def _scalar(name: str, v: Sequence[int]) -> int:
     raise _Unknown
 
 
-__all__ = ["Access", "conflicts", "replay"]
+__all__ = ["Access", "conflicts", "replay", "works_in_place"]

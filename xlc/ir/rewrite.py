@@ -232,7 +232,7 @@ def example_nodes(rule: Rule, dtype: DType) -> list[Node]:
         if isinstance(p, Fill):
             return full(Type(dtype, p.shape), p.value)
         if isinstance(p, Pattern):
-            attrs = {k: dtype if v is DType else v for k, v in p.attrs}
+            attrs: dict[str, Any] = {k: dtype if v is DType else v for k, v in p.attrs}
             if p.op == "constant":
                 return constant(attrs["value"].value)
             return apply(lookup(p.op), [build(a) for a in p.args], attrs)

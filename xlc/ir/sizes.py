@@ -43,7 +43,21 @@ def _proved(a: Size, b: Size) -> bool:
     if all(c >= 0 for c in terms.values()):
         return True
     _cancel_quotients(terms)
-    return _least_is_positive(terms, True) or _least_is_positive(terms, False)
+    return _one_quotient(terms) or _least_is_positive(terms, True) or _least_is_positive(terms, False)
+
+
+def _one_quotient(terms: dict) -> bool:
+    """n//d <= e exactly if n <= d*e + d-1, and n//d >= e exactly if n >= d*e: for one quotient, where the other coefficients allow it."""
+    for m, c in terms.items():
+        q = _quotient(m)
+        rest = {k: v for k, v in terms.items() if v and k != m}
+        if q is None or not c or any(v % c for v in rest.values()):
+            continue
+        e: Size = 0 + Dim({k: v // -c for k, v in rest.items()})  # the other side of n//d >= e (c > 0) or n//d <= e
+        bound = q.denominator * e
+        if at_most(bound, q.numerator) if c > 0 else at_most(q.numerator, bound + (q.denominator - 1)):
+            return True
+    return False
 
 
 def _quotient(monomial: tuple) -> Quotient | None:
