@@ -400,7 +400,6 @@ def test_what_is_proved_holds(data: st.DataObject) -> None:
     ("kernel k(in x: f32[4], out z: f32[4]) { z[0, 1] = 1.0 }", "has 2 indices"),
     ("kernel k(out z: f32[n]) { z[0] = 1.0 }", "declares"),
     ("kernel k(out z: f32[4]) { serial i in 0..2 { parallel j in 0..2 { z[j] = 1.0 } } }", "outermost"),
-    ("kernel k(out z: f32[4]) { vector v in 0..3 width 3 { z[v] = 1.0 } }", "power of two"),
     ("kernel k(out z: f32[4]) { vector v in 1..4 width 4 { z[v] = 1.0 } }", "from 0"),
     ("kernel k(out z: f32[n]) sizes(n) { unroll v in 0..n { z[v] = 1.0 } }", "not constant"),
     ("kernel k(out z: f32[4]) { serial i in 0..2 { serial i in 0..2 { z[i] = 1.0 } } }", "again"),
