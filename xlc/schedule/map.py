@@ -81,7 +81,7 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
     ops = operations(v for _, _, v in stores)
     width = native * (4 if ops <= 8 else 2 if ops <= 40 else 1)
     work = max(ops, 4)
-    chunk = max(width, (CHUNK * 8 // (8 + work)) // width * width)
+    chunk = max(width, 1 << ((CHUNK * 8 // (8 + work)).bit_length() - 1))  # a power of two: most sizes are whole chunks
     n = last.static
     inside = [Dimension(d.var, d.extent) for d in outer]
     if n is not None and n <= 2 * chunk and outer:
