@@ -8,6 +8,7 @@ are.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ def export(f: Callable[..., Any], args: Sequence[Any], path: str | os.PathLike[s
     if not re.fullmatch(r"[A-Za-z_]\w*", name, flags=re.ASCII) or c_names([name], set()) != [name]:
         raise XlcValueError(f"name={name!r} is no name for a C function; expected letters, digits and underscores")
     processor = _target(target, cpu)
-    lowered, inputs = _lower(f, args, name)
+    lowered, inputs = lower_baked(f, args, name)
     graph, donate = _distinct(lowered.graph), _donated(f, inputs.paths)
     executable = Executable(graph, Options(getattr(f, "fuse", True), config.get("strict"), config.get("fast_math"), donate),
                             CpuBackend(processor))
@@ -107,11 +108,17 @@ class _Inputs:
     tree: Tree
 
 
-def _lower(f: Callable[..., Any], args: Sequence[Any], name: str) -> tuple[Lowered, _Inputs]:
+def lower_baked(f: Callable[..., Any], args: Sequence[Any], name: str) -> tuple[Lowered, _Inputs]:
     if not callable(f):
         raise XlcTypeError(f"export expects a function, found {describe(f)}")
     if not isinstance(args, (list, tuple)):
         raise XlcTypeError(f"export expects the function's arguments as a list, found {describe(args)}; write export(f, [x], path)")
+    try:
+        inspect.signature(f).bind(*args)
+    except TypeError as error:
+        raise XlcTypeError(f"{name}(): {error}; it takes {inspect.signature(f)}, and args= lists one value per argument") from None
+    except ValueError:
+        pass  # a function written in C: it has no signature
     leaves, tree = flatten(list(args))
     names = argument_names(f, len(args))
     where = [p for root, child in zip(names, tree.children, strict=True) for p in paths(child, root)]
@@ -124,6 +131,9 @@ def _lower(f: Callable[..., Any], args: Sequence[Any], name: str) -> tuple[Lower
         return f(*unflatten(tree, filled))
 
     baked.__name__ = baked.__qualname__ = name
+    labels = c_names([where[i] for i in holes], set())
+    baked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # so that the graph's parameters bear these names
+        [inspect.Parameter(label, inspect.Parameter.POSITIONAL_ONLY) for label in labels])
     lowered = jit(baked).lower(*(leaves[i] for i in holes))
     open_ = set(holes)
     count = iter(range(len(leaves)))

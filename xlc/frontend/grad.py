@@ -170,7 +170,7 @@ def argument_names(f: Any, count: int) -> list[str]:
                 names.append(p.name)
     except (TypeError, ValueError):
         pass
-    return names + [f"x{i}" for i in range(len(names), count)]
+    return names[:count] + [f"x{i}" for i in range(len(names), count)]
 
 
 def _key(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
