@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from xlc import config
 from xlc.backends.cpu.backend import BACKEND, CpuBackend, pack, unpack
 from xlc.backends.cpu.compile import load as load_code
 from xlc.backends.cpu.entry import aliases, emit_plan, symbol
@@ -193,6 +194,15 @@ def test_missing_function_and_rejected_text() -> None:
         load_code([compile_text("define i32 @f() { ret i32 0 }", host())], ["nothing"])
     with pytest.raises(XlcError, match="LLVM rejects"):
         compile_text("define nonsense", host())
+
+
+def test_override(tmp_path) -> None:
+    plan = three_steps("edited", 50)
+    tmp_path.joinpath("edited.ll").write_text(BACKEND.texts(plan)[0].replace("fadd", "fsub"))
+    x, y = np.full(50, 2, np.float32), np.zeros(50, np.float32)
+    with config.context(override=str(tmp_path)):
+        assert Program(plan)(x, y, x) == 0
+    assert (y == np.sqrt(np.float32(1)) - 2 - 1).all()
 
 
 def test_sources() -> None:

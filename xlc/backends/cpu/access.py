@@ -52,8 +52,8 @@ class Accesses(Values):
             raise XlcNotImplementedError(f"{self.owner}: the local buffer {b.name} has the size {count}; it must be a number")
         self.stack_bytes += 0 if b.space == "register" else count * b.dtype.bytes
         if self.stack_bytes > STACK:
-            raise XlcNotImplementedError(f"{self.owner}: local buffers of {self.stack_bytes} bytes (the last: {b.name}) do not fit on a thread's "
-                                         f"stack, which has room for {STACK}")
+            raise XlcNotImplementedError(f"{self.owner}: local buffers of {self.stack_bytes} bytes (the last: {b.name}) do not fit on a "
+                                         f"thread's stack, which has room for {STACK}")
         if b.space == "register":
             self.registers[b] = RegisterArray(self, self.entry, b.dtype, count, self.target.lanes(b.dtype.bits))
         else:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from xlc import config
@@ -75,8 +76,13 @@ class CpuBackend:
         return Lowerings(self.machine)
 
     def texts(self, plan: Plan) -> list[str]:
-        """The plan's modules, as LLVM text; the first holds the entry function."""
-        return emit_plan(plan, self.target, 1 if len(plan.kernels) <= SPLIT else max(self.threads, 1))
+        """The plan's modules, as LLVM text; the first holds the entry function. Files ``<plan>.ll``, ``<plan>.1.ll``, ... in the folder of the
+        knob ``override`` replace them."""
+        texts = emit_plan(plan, self.target, 1 if len(plan.kernels) <= SPLIT else max(self.threads, 1))
+        if config.override:
+            files = [Path(config.override, f"{symbol(plan.name)}{f'.{k}' if k else ''}.ll") for k in range(len(texts))]
+            texts = [file.read_text() if file.exists() else text for file, text in zip(files, texts, strict=True)]
+        return texts
 
     @property
     def threads(self) -> int:
