@@ -76,8 +76,8 @@ class CpuBackend:
         return Lowerings(self.machine)
 
     def texts(self, plan: Plan) -> list[str]:
-        """The plan's modules, as LLVM text; the first holds the entry function. Files ``<plan>.ll``, ``<plan>.1.ll``, ... in the folder of the
-        knob ``override`` replace them."""
+        """The plan's modules, as LLVM text; the first holds the entry function. Files ``<plan>.ll``, ``<plan>.1.ll``, ... in the folder
+        of the knob ``override`` replace them."""
         texts = emit_plan(plan, self.target, 1 if len(plan.kernels) <= SPLIT else max(self.threads, 1))
         if config.override:
             files = [Path(config.override, f"{symbol(plan.name)}{f'.{k}' if k else ''}.ll") for k in range(len(texts))]
