@@ -99,7 +99,7 @@ def load_function(text: str) -> Callable[..., Any]:
             functions = ", ".join(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
             raise _Usage(f"{where} has no {name!r}; it has {functions or 'no function'}")
         value = getattr(value, part)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def parse_spec(text: str) -> Any:

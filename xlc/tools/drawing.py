@@ -35,15 +35,15 @@ def layered(boxes: Sequence[Box], edges: Sequence[tuple[str, str]]) -> str:
     """Every arrow points down. Boxes stand below all that they depend on, ordered by the mean place of their neighbours above."""
     by_key = {b.key: b for b in boxes}
     above: dict[str, list[str]] = {b.key: [] for b in boxes}
-    for a, b in dict.fromkeys(edges):
-        above[b].append(a)
+    for source, sink in dict.fromkeys(edges):
+        above[sink].append(source)
     layer: dict[str, int] = {}
     for b in boxes:  # arguments come first
         layer[b.key] = 1 + max((layer[a] for a in above[b.key]), default=-1)
     below: dict[str, list[str]] = {b.key: [] for b in boxes}
-    for b, sources in above.items():
-        for a in sources:
-            below[a].append(b)
+    for sink, sources in above.items():
+        for source in sources:
+            below[source].append(sink)
     for b in reversed(boxes):  # inputs stand near their first use
         if not above[b.key] and below[b.key]:
             layer[b.key] = min(layer[c] for c in below[b.key]) - 1
@@ -58,9 +58,9 @@ def layered(boxes: Sequence[Box], edges: Sequence[tuple[str, str]]) -> str:
         y += max(by_key[k].height for k in row) + _GAP_Y
     width = max((centre[b.key] + b.width / 2 for b in boxes), default=0) + 12
     parts = [f'<svg class="drawing" width="{width:.0f}" height="{y:.0f}" viewBox="0 0 {width:.0f} {y:.0f}">']
-    for b, sources in above.items():
-        for a in sources:
-            x1, y1, x2, y2 = centre[a], top[a] + by_key[a].height, centre[b], top[b]
+    for sink, sources in above.items():
+        for source in sources:
+            x1, y1, x2, y2 = centre[source], top[source] + by_key[source].height, centre[sink], top[sink]
             bend = max((y2 - y1) / 2, 12)
             parts.append(f'<path d="M{x1:.0f} {y1:.0f}C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"/>')
     for b in boxes:
