@@ -62,14 +62,14 @@ def as_text(value: Any) -> str:
 
 def verify(stage: str, value: Any) -> None:
     """The independent checker of what this is."""
-    from xlc.ir.verify import verify_graph, verify_kernel, verify_plan
+    from xlc.ir.verify import check_kernel, verify_graph, verify_plan
 
     if isinstance(value, Graph):
         verify_graph(value)
     elif isinstance(value, Plan):
         verify_plan(value)
         for k in value.kernels:
-            verify_kernel(k)
+            check_kernel(k)
     elif hasattr(value, "groups"):
         import networkx as nx
 

@@ -44,7 +44,7 @@ class Pass:
 
 GRAPH_PASSES: tuple[Pass, ...] = (
     Pass("decompose", lambda g, o, b: decompose(g)),  # no composite is left, but those that the backend's library claims
-    Pass("simplify", lambda g, o, b: simplify(g, fast=o.fast_math)),  # no rule of the table applies any more
+    Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, tuple(filter(None, config.skip.split(","))), config.bisect)),  # no rule of the table applies any more
     Pass("split", lambda g, o, b: split(g)),  # no long reduction with few results
     Pass("layout", lambda g, o, b: layout(g, b.machine)),  # contractions read their right-hand side along its last dimension
     Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants

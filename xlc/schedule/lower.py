@@ -81,9 +81,9 @@ def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffe
 
 
 def inplace_pairs(kernel: Kernel, group: Group) -> tuple[tuple[int, int], ...]:
-    """(output, input) pairs that may share memory: every load of the input is at the very address of every store to the output, and
-    in the same statement list or before it (``schedule.map`` loads all before it stores)."""
-    if group.kind != "map":
+    """(output, input) pairs that may share memory: the input is loaded only at addresses at which the output is stored, each time just
+    before (all loads of an iteration come before its stores). In a reduction that holds for what is stored after the row alone."""
+    if group.kind not in ("map", "contraction", "reduction") or any(v in i for r in group.roots for i in group.at[r] for v in group.reduced):
         return ()
     stores: dict[Buffer, set[object]] = {}
     loads: dict[Buffer, set[object]] = {}
