@@ -69,8 +69,9 @@ def library() -> ctypes.CDLL:
     source = Path(__file__).with_name("accuracy.c")
     folder = tempfile.mkdtemp(prefix="xlc-accuracy-")
     out = os.path.join(folder, "accuracy.so")
-    command = [os.environ.get("CC", "cc"), "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fopenmp-simd",
-               "-shared", "-fPIC", str(source), "-o", out]  # not -ffast-math, which would flush denormals in the whole process
+    command = [os.environ.get("CC", "cc"), "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
+               "-fopenmp-simd", "-shared", "-fPIC", str(source), "-o", out]
+    # not -ffast-math, which would flush denormals in the whole process
     if subprocess.run([*command, "-lmvec", "-lm"], capture_output=True).returncode:
         subprocess.run([*command, "-DSCALAR", "-lm"], check=True)
     return ctypes.CDLL(out)

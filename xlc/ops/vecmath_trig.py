@@ -94,13 +94,14 @@ def fraction(x: Expr) -> Expr:
     return x - nearest(x)
 
 
-def turn_single(x: Expr) -> Expr:
-    """x / (2 pi) without whole turns, in f64, for the value of an f32."""
+def turn_single(x: Expr) -> tuple[Expr, Expr]:
+    """x / (2 pi) without whole turns, as (t, dt) in f64, for the value of an f32. Where t is near a quarter, half or whole turn, dt counts."""
     z = cast(x, f64)
     far = absolute(z) >= 2.0**83
     words = [constants(far, b, a, z) for a, b in zip(NEAR, FAR, strict=True)]
-    total = fraction(z * words[0]) + fraction(z * words[1]) + fraction(z * words[2])
-    return fraction(fma(z, words[3], total))
+    t, e1 = fast_two_sum(fraction(z * words[0]), fraction(z * words[1]))
+    t, e2 = fast_two_sum(t, fraction(z * words[2]))
+    return fraction(t), fma(z, words[3], e1 + e2)
 
 
 def quarter_double(x: Expr) -> tuple[Expr, Expr, Expr]:
@@ -143,8 +144,9 @@ def sum_of(parts: tuple[Expr, Expr]) -> Expr:
 
 def sin(x: Expr) -> Expr:
     if x.dtype is f32:
-        t = turn_single(x)
-        t = where(absolute(t) > 0.25, copysign(const(0.5, f64), t) - t, t)
+        t, dt = turn_single(x)
+        back = absolute(t) > 0.25
+        t = where(back, copysign(const(0.5, f64), t) - t, t) + where(back, -dt, dt)
         return where(absolute(x) < TINY, x, cast(t * horner(t * t, SIN_TURN), f32))
     q, r, dr = quarter_double(x)
     odd = absolute(q).equals(1.0)
@@ -154,7 +156,8 @@ def sin(x: Expr) -> Expr:
 
 def cos(x: Expr) -> Expr:
     if x.dtype is f32:
-        t = 0.25 - absolute(turn_single(x))
+        t, dt = turn_single(x)
+        t = (0.25 - absolute(t)) - with_sign(dt, t)
         return cast(t * horner(t * t, SIN_TURN), f32)
     q, r, dr = quarter_double(x)
     odd = absolute(q).equals(1.0)
@@ -164,11 +167,11 @@ def cos(x: Expr) -> Expr:
 
 def tan(x: Expr) -> Expr:
     if x.dtype is f32:
-        t = turn_single(x)
+        t, dt = turn_single(x)
         t = fma(nearest(t + t), -0.5, t)
-        a = absolute(t)
+        a, da = absolute(t), with_sign(dt, t)
         steep = a > 0.125
-        a = where(steep, 0.25 - a, a)
+        a = where(steep, 0.25 - a, a) + where(steep, -da, da)
         up, along = a * horner(a * a, SIN_EIGHTH), horner(a * a, COS_EIGHTH)
         return where(absolute(x) < TINY, x, cast(with_sign(where(steep, along, up) / where(steep, up, along), t), f32))
     q, r, dr = quarter_double(x)
