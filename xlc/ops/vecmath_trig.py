@@ -95,7 +95,7 @@ def fraction(x: Expr) -> Expr:
 
 
 def turn_single(x: Expr) -> tuple[Expr, Expr]:
-    """x / (2 pi) without whole turns, as (t, dt) in f64, for the value of an f32. Where t is near a quarter, half or whole turn, dt counts."""
+    """x / (2 pi) without whole turns, as t + dt in f64, for the value of an f32. Next to a quarter, half or whole turn dt counts."""
     z = cast(x, f64)
     far = absolute(z) >= 2.0**83
     words = [constants(far, b, a, z) for a, b in zip(NEAR, FAR, strict=True)]
