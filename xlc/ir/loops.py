@@ -9,7 +9,7 @@
     }
 
 Expressions (``Expr``) are scalars: constants, loop variables (i64), named sizes (i64), loads, and elementwise operators. They are hash-consed.
-Statements are ``Loop``, ``Store``, ``Let``, ``Local`` and ``If``. Meaning is sequential, whatever the kinds of the loops; a kind is a permission:
+Statements are ``Loop``, ``Store``, ``Let``, ``Local``, ``If`` and ``Prefetch``. Meaning is sequential, whatever the kinds of the loops; a kind is a permission:
 
 - ``serial``    in order.
 - ``parallel``  iterations are independent; only as the single outermost statement. It is cut over threads in whole steps.
@@ -248,7 +248,16 @@ class Loop:
     width: int = 0
 
 
-Stmt = Union[Store, Let, Local, If, Loop]
+@dataclass(frozen=True)
+class Prefetch:
+    """A hint: the element ``distance`` elements after buffer[index] (which need not exist) will be read soon. It has no effect on values."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    distance: int = 0
+
+
+Stmt = Union[Store, Let, Local, If, Loop, Prefetch]
 
 
 @dataclass(frozen=True)
@@ -296,6 +305,8 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return (*s.index, s.value, *((s.mask,) if s.mask is not None else ()))
         case Let():
             return (s.value,)
+        case Prefetch():
+            return s.index
         case If():
             return (s.condition,)
         case Loop():
@@ -354,5 +365,5 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
     return memo[e]
 
 
-__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Stmt", "Store", "const", "evaluate",
+__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Prefetch", "Stmt", "Store", "const", "evaluate",
            "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import loops
-from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store
+from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store
 from .node import Array
 from .op import Op
 from .parse import Values, number_of
@@ -235,6 +235,11 @@ class _KernelParser(Values):
             self.expect("=")
             value = self.expression(buffer.dtype)
             return Store(buffer, tuple(index), value, self.expression(bool_) if self.take("where") else None)
+        if word == "prefetch":
+            buffer = self._buffer_named(self.of("name", "a buffer"))
+            index, _ = self._index()
+            self.expect("ahead")
+            return Prefetch(buffer, tuple(index), self.integer())
         if word == "let":
             name = self.of("name")
             self.expect(":")

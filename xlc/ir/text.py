@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, statements, walk
+from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, expressions, statements, walk
 from .node import Array, Graph, Node
 from .op import Op
 from .parse import RESERVED, parse_graph
@@ -339,6 +339,8 @@ def _print_body(body: Sequence[Stmt], indent: str, emit: Callable[[str], None], 
                 index = [printer._literal(e, i64) if e.is_const else t for e, t in zip(s.index, texts, strict=False)]
                 mask = f" where {texts[k + 1]}" if s.mask is not None else ""
                 emit(f"{indent}{s.buffer.name}[{', '.join(index)}] = {texts[k]}{mask}")
+            case Prefetch():
+                emit(f"{indent}prefetch {s.buffer.name}[{', '.join(texts)}] ahead {s.distance}")
             case Let():
                 emit(f"{indent}let {s.name}: {s.value.dtype} = {texts[0]}")
             case Local():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..ir.loops import CONST, LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store
+from ..ir.loops import CONST, LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store
 
 
 def dedupe(kernels: Sequence[Kernel]) -> tuple[tuple[Kernel, ...], list[str]]:
@@ -57,6 +57,8 @@ class _Structure:
                         None if s.mask is None else self.expr(s.mask))
             case Let():
                 return "let", self.expr(s.value), self.name("variable", s.name)
+            case Prefetch():
+                return "prefetch", self.buffer(s.buffer), tuple([self.expr(e) for e in s.index]), s.distance
             case Local():
                 return "local", self.buffer(s.buffer)
             case If():

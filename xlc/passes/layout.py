@@ -21,6 +21,7 @@ from xlc.ir.node import Graph, Node, full
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, Type, f32, f64, product
 
+FEW_ROWS = 16  # rows up to which a contraction is bound by reading its right operand
 PACK_ROWS = 48  # rows of the result from which packing a computed right-hand side pays for itself
 
 
@@ -38,7 +39,7 @@ def choose_tile(m: Size, n: Size, bits: int, machine: Machine) -> Tile:
     vectors = -(-n // native) if isinstance(n, int) else 1 << 20
     free = machine.registers - 1
     rows = m if isinstance(m, int) else 1 << 20
-    across = 8 if rows <= 2 else 4 if rows <= 6 else 2
+    across = 8 if rows <= 2 else 4 if rows <= 6 else 1 if 12 < rows <= FEW_ROWS else 2
     across = max(1, min(across, vectors))
     if vectors == 3 and rows > 6:
         across = 3
@@ -84,6 +85,10 @@ def _contraction(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | No
         return None
     if _contiguous(rhs, last) and columns <= tile.columns and not constant:
         return None
+    if isinstance(rows, int) and 8 <= rows <= FEW_ROWS and isinstance(depth, int) and depth >= 1024 and lhs.rank == 2 and left_free == [0]:
+        # rows of a large power of two apart share few sets of the cache; side by side they do not
+        transpose = lookup("transpose")
+        lhs = transpose(lookup("copy")(transpose(lhs, axes=(1, 0))), axes=(1, 0))
     return n.op(lhs, pack(rhs, last, n["contract"][1], tile.columns), **n.attributes)
 
 

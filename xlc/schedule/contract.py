@@ -16,19 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Prefetch, Stmt, Store, const, load, size, substitute, var, walk
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.machine import Machine
-from xlc.ir.types import Size, f32, f64
+from xlc.ir.types import Size, f32, f64, product
 from xlc.passes.fuse import Group
-from xlc.passes.layout import choose_tile, element, free_dimensions
+from xlc.passes.layout import FEW_ROWS, choose_tile, element, free_dimensions
 
 from . import inline
 from .inline import Inliner, address
 from .map import parallel
 from .nest import Dimension, minimum, operations, serial
 
+AHEAD = 8192  # bytes between a prefetch and its use (measured best for 4 and 16 rows)
 EPILOGUE = 80  # operations of a tile's epilogue up to which it is copied out for every row
 from .reduce import contraction_reads
 
@@ -117,6 +118,9 @@ class _Contraction:
         n_extent: Size = self.extents[self.n]
         tile = choose_tile(m_extent, n_extent, self.dtype.bits, self.machine)  # type: ignore[attr-defined]
         self.columns = tile.columns
+        size_of_b = product(self.extents[v] for v in [*self.ks, *self.ns])
+        self.streams = isinstance(m_extent, int) and 1 < m_extent <= FEW_ROWS and isinstance(size_of_b, int) \
+            and size_of_b * self.dtype.bytes > self.machine.l2  # type: ignore[attr-defined]
         panel, lane = var("j"), var("v")
         with ix.ranges({lane: const(tile.columns), panel: size(-(-n_extent // tile.columns) if isinstance(n_extent, int)
                                                                else (n_extent + (tile.columns - 1)) // tile.columns)}):
@@ -200,7 +204,7 @@ class _Contraction:
         full = const(width)
         out: list[Stmt] = [Local(acc), vector(full, [Store(acc, (c,), zero) for c in cells])]
         update = vector(full, [Store(acc, (c,), fma(at(self.a, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
-        out += serial([Dimension(k, self.extents[k]) for k in self.ks], [update])
+        out += serial([Dimension(k, self.extents[k]) for k in self.ks], [*self._prefetches(lane), update])
 
         def finish(done: Expr, place: Callable[[Expr], Expr], name: str) -> list[Stmt]:
             result = {self.acc_value: done if done.dtype is self.dot.dtype else lookup("cast")(done, dtype=self.dot.dtype)}
@@ -218,6 +222,15 @@ class _Contraction:
         out.append(Loop("i", const(0), const(rows), 1, "serial", (
             vector(self.stop, finish(load(waiting, (lane + i * width,)), lambda e: substitute(e, here), "o")),)))
         return out
+
+
+    def _prefetches(self, lane: Expr) -> list[Stmt]:
+        """Few rows use each element of a large right operand few times, so it must stream from memory: ahead of its use, line by line."""
+        if not self.streams or self.b.op is not LOAD:
+            return []
+        at = substitute(self.b.args[0], {lane: const(0)})
+        line = 64 // self.dtype.bytes  # type: ignore[attr-defined]
+        return [Prefetch(self.b["buffer"], (at + k,), AHEAD // self.dtype.bytes) for k in range(0, self.columns, line)]  # type: ignore[attr-defined]
 
 
 def _masked(e: Expr, mask: Expr) -> Expr:

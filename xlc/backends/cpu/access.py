@@ -12,7 +12,7 @@ from typing import Any
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir.index import polynomial
-from xlc.ir.loops import Buffer, Expr, Store, const, size
+from xlc.ir.loops import Buffer, Expr, Prefetch, Store, const, size
 from xlc.ir.types import product
 
 from . import memory
@@ -219,6 +219,13 @@ class Accesses(Values):
                 assert stride is not None
                 at = self.emit(f"getelementptr inbounds {memory_element(b.dtype)}, ptr {base}, i64 {p * lanes.n * stride}") if p else base
                 memory.store_lanes(self, b.dtype, lanes.n, at, stride, parts[p], mask)
+
+    def prefetch(self, s: Prefetch) -> None:
+        """Into every level of cache."""
+        fixed, _, uniform, _ = self.split(self.offset(s.buffer, s.index))
+        at = self.emit(f"getelementptr {memory_element(s.buffer.dtype)}, ptr {self.pointer(s.buffer, uniform, fixed)}, i64 {s.distance}")
+        self.declared.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.do(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
 
     def store_register(self, s: Store, fixed: int, stride: int | None, uniform: Sequence[Any], varying: dict[Any, int], value: Value,
                        condition: Value | None) -> None:

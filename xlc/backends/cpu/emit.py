@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir.index import polynomial
-from xlc.ir.loops import LOAD, VAR, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, const, statements, var, walk
+from xlc.ir.loops import LOAD, VAR, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, const, statements, var, walk
 from xlc.ir.types import bool_
 
 from .access import Accesses
@@ -104,6 +104,8 @@ class KernelEmitter(Accesses):
                 self.bind(var(s.name, s.value.dtype), value, self.level)
             case Local():
                 self.local(s.buffer)
+            case Prefetch():
+                self.prefetch(s)
             case If():
                 self.branch(s)
             case Loop(kind="vector"):
