@@ -25,32 +25,7 @@ n, m = Dim.named("n"), Dim.named("m")
 
 
 # Known faults: each test is expected to fail, and fails if it does not.
-KNOWN_FAULTS = {
-    "test_oracle_casts_round_once[bf16]",
-    "test_decompositions[acos]",
-    "test_decompositions[asin]",
-    "test_decompositions[erf]",
-    "test_decompositions[erfc]",
-    "test_decompositions[gelu]",
-    "test_decompositions[gelu_tanh]",
-    "test_decompositions[nextafter]",
-    "test_decompositions[silu]",
-    "test_named_sizes[searchsorted-]",
-    "test_misuse_is_explained[gather(f32[0], i64[2])]",
-    "test_misuse_is_explained[index(f32[0], i64[2])]",
-    "test_misuse_is_explained[dot(f32[3,4], f32[4,3])]",
-    "test_searching_an_empty_array_of_named_size_reads_nothing",
-    "test_tensor[pad]",
-    "test_slopes_with_named_sizes[attention-]",
-    "test_slopes_with_named_sizes[gather-]",
-    "test_slopes_with_named_sizes[slice-1]",
-    "test_long_cumulative_products_take_linear_memory",
-    "test_scatter_with_repeated_and_lost_indices",
-    "test_small_index_dtypes_reach_far",
-    "test_slopes_far_out_and_at_the_edge",
-    "test_causal_attention_with_named_sizes_masks_as_with_numbers",
-    "test_a_donated_argument_is_the_result",
-}
+KNOWN_FAULTS: set[str] = set()
 
 
 @pytest.fixture(autouse=True)

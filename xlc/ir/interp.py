@@ -173,21 +173,31 @@ def _poison(a: np.ndarray) -> np.ndarray:
 def interpret_kernel(kernel: Kernel, inputs: Sequence[np.ndarray], sizes: Mapping[str, int] | None = None) -> list[np.ndarray]:
     """The outputs of a kernel. Inputs are copied; an access out of bounds raises XlcIndexError."""
     env = dict(sizes or {})
+    outputs = [np.empty([evaluate(s, env) for s in b.shape], b.dtype.numpy) for b in kernel.outputs]
+    _launch(kernel, [np.array(a, order="C") for a in inputs], outputs, env)
+    return outputs
+
+
+def _launch(kernel: Kernel, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], env: Mapping[str, int]) -> None:
+    """Run a kernel on this very memory (an output may lie where an input does). Outputs that share no memory are poisoned first."""
     memory: dict[Buffer, np.ndarray] = {}
-    for b, a in zip(kernel.inputs, inputs, strict=True):
-        memory[b] = np.ascontiguousarray(a).reshape([evaluate(s, env) for s in b.shape]).copy()
-    for b in kernel.outputs:
-        memory[b] = _poison(np.empty([evaluate(s, env) for s in b.shape], b.dtype.numpy))
+    for b, a in zip((*kernel.inputs, *kernel.outputs), (*inputs, *outputs), strict=True):
+        if dtype_of(a.dtype) is not b.dtype:
+            raise XlcTypeError(f"kernel {kernel.name}: the buffer {b.name} holds {b.dtype}, it was given {a.dtype}")
+        memory[b] = a.reshape([evaluate(s, env) for s in b.shape])
+    for a in outputs:
+        if not any(np.may_share_memory(a, other) for other in inputs):
+            _poison(a)
     with np.errstate(all="ignore"):
         _Machine(kernel, memory, env).run(kernel.body)
-    return [memory[b] for b in kernel.outputs]
 
 
 # ------------------------------------------------------------------------------------------------ plans
 
 
 def interpret_plan(plan: Plan, arrays: Sequence[np.ndarray], sizes: Mapping[str, int] | None = None) -> list[np.ndarray]:
-    """The results of a plan. All temporaries live in one arena of bytes, so a wrong offset shows."""
+    """The results of a plan. All temporaries live in one arena of bytes, a donated argument where its result does, and kernels run on that
+    memory itself: a wrong offset, or an in-place step that is none, shows."""
     params = sorted((s for s in plan.slots if s.place == "param"), key=lambda s: evaluate(s.at, {}))
     env = {**sizes_from([s.type for s in params], [np.asarray(a) for a in arrays]), **(sizes or {})}
 
@@ -206,13 +216,14 @@ def interpret_plan(plan: Plan, arrays: Sequence[np.ndarray], sizes: Mapping[str,
         elif s.place == "const":
             memory[s.name] = plan.constants[size_of(s.at)].value
         elif s.place == "result":
-            memory[s.name] = results[size_of(s.at)] = _poison(np.empty(shape(s.type), s.type.dtype.numpy))
+            results[size_of(s.at)] = memory[s.name] = _poison(np.empty(shape(s.type), s.type.dtype.numpy))
         else:
             at, count = size_of(s.at), size_of(s.type.bytes)
             memory[s.name] = arena[at:at + count].view(s.type.dtype.numpy).reshape(shape(s.type))
+    names = {(s.place, size_of(s.at)): s.name for s in plan.slots if s.place in ("param", "result")}
+    for result, param in plan.donated:
+        results[result] = memory[names["result", result]] = memory[names["param", param]].reshape(results[result].shape)
     kernels = {k.name: k for k in plan.kernels}
     for launch in plan.launches:
-        out = interpret_kernel(kernels[launch.kernel], [memory[n] for n in launch.inputs], env)
-        for name, a in zip(launch.outputs, out, strict=True):
-            memory[name][...] = a.reshape(memory[name].shape)
+        _launch(kernels[launch.kernel], [memory[n] for n in launch.inputs], [memory[n] for n in launch.outputs], env)
     return [results[k] for k in sorted(results)]

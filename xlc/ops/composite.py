@@ -19,7 +19,7 @@ from .kinds import composite, is_half
 from .linalg import dot
 from .reduce import back, max_, sum_
 from .scalar import abs_, cast, equal, exp, isfinite, log, log1p, maximum, rsqrt, stop_gradient, where
-from .shape import broadcast, reshape, transpose
+from .shape import broadcast, reshape
 
 
 def _float(x: Type, **attrs: Any) -> Type:
@@ -161,11 +161,9 @@ def _attention(q: Node, k: Node, v: Node, *mask: Node, causal: bool, scale: floa
     if causal:
         iota = lookup("iota")
         rows, columns = (iota(shape=scores.shape, axis=scores.rank - d, dtype=i64) for d in (2, 1))
-        late = k.shape[-2] - q.shape[-2]  # the last query sees the last key
-        scores = where(columns <= rows + late if isinstance(late, int) else columns <= rows, scores, low)
+        scores = where(columns <= rows, scores, low)  # query i sees keys 0..i, as in PyTorch and JAX
     weights = softmax(scores, axes=(scores.rank - 1,))
     return dot(weights, v, contract=((scores.rank - 1,), (v.rank - 2,)), batch=(lead, lead))  # type: ignore[no-any-return]
 
 
 attention = composite("attention", _attention_type, _attention, arity=None)
-_ = transpose

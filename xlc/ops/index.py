@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from xlc.errors import XlcTypeError, XlcValueError
+from xlc.errors import XlcIndexError, XlcTypeError, XlcValueError
 from xlc.ir.loops import Expr, const, size
 from xlc.ir.node import Node, full
 from xlc.ir.op import Op, lookup, register
-from xlc.ir.types import Type, bool_, i64
+from xlc.ir.types import Type, i64
 
-from .kinds import ALL, NUMBERS, view
+from .kinds import ALL, view
 from .scalar import bitwise_and, cast, equal, maximum, minimum, not_equal, where
 
 
@@ -29,6 +29,13 @@ def _check_ids(name: str, *ids: Type) -> None:
     for t in ids:
         if not t.dtype.is_int:
             raise XlcTypeError(f"{name}: indices must be integers, not {t}")
+
+
+def _check_nonempty(name: str, x: Type, axes: Sequence[int], ids: Type) -> None:
+    """There is no element to clamp to along an axis of size 0."""
+    empty = [a for a in axes if x.shape[a] == 0]
+    if empty and ids.size != 0 and x.is_static:
+        raise XlcIndexError(f"{name}: cannot take elements {ids} from {x}, whose axis {empty[0]} is empty")
 
 
 def _clamped(i: Expr, n: Any) -> Expr:
@@ -40,6 +47,7 @@ def _gather_type(x: Type, ids: Type, axis: int) -> Type:
     _check_ids("gather", ids)
     if not 0 <= axis < x.rank:
         raise XlcValueError(f"gather: axis {axis} is out of range for {x}")
+    _check_nonempty("gather", x, (axis,), ids)
     return x.with_shape((*x.shape[:axis], *ids.shape, *x.shape[axis + 1:]))
 
 
@@ -50,14 +58,23 @@ def _gather_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     return read(0, (*index[:axis], chosen, *index[axis + k:]))  # type: ignore[no-any-return]
 
 
+def _wide(ids: Node) -> Node:
+    return ids if ids.dtype is i64 else cast(ids, dtype=i64)  # type: ignore[no-any-return]
+
+
+def _extent(size: Any, like: Node) -> Node:
+    """A size, named or not, as i64 of the shape of ``like``."""
+    if isinstance(size, int):
+        return full(Type(i64, like.shape), size)
+    return lookup("broadcast")(lookup("extent")(size=size), shape=like.shape, axes=())  # type: ignore[no-any-return]
+
+
 def _scatter_add(g: Node, like: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Node:
     """The adjoint of indexing: each cotangent is added where its element came from (ids clamped, as when reading)."""
     clamped = []
     for i, a in zip(ids, axes, strict=True):
-        wide = i if i.dtype is i64 else cast(i, dtype=i64)
-        if isinstance(like.shape[a], int):
-            wide = maximum(minimum(wide, like.shape[a] - 1), 0)
-        clamped.append(wide)
+        wide = _wide(i)
+        clamped.append(maximum(minimum(wide, _extent(like.shape[a], wide) - 1), 0))
     return scatter(full(like.type, 0), g, *clamped, axes=axes, mode="add")  # type: ignore[no-any-return]
 
 
@@ -92,7 +109,13 @@ def _index_array(x: np.ndarray, *ids: np.ndarray, axes: tuple[int, ...]) -> np.n
     return np.moveaxis(picked, range(k), range(axes[0], axes[0] + k))
 
 
-index = view("index", _index_type, _index_array, _index_pull, arity=None, kind="indexed",
+def _read_type(x: Type, *ids: Type, axes: tuple[int, ...]) -> Type:
+    out = _index_type(x, *ids, axes=axes)
+    _check_nonempty("index", x, axes, ids[0])
+    return out
+
+
+index = view("index", _read_type, _index_array, _index_pull, arity=None, kind="indexed",
              vjp=lambda g, y, x, *ids, axes: [_scatter_add(g, x, ids, axes), *(None for _ in ids)])
 
 
@@ -100,6 +123,7 @@ def _along_type(x: Type, ids: Type, axis: int) -> Type:
     _check_ids("take_along", ids)
     if x.rank != ids.rank or any(s != t for d, (s, t) in enumerate(zip(x.shape, ids.shape, strict=True)) if d != axis):
         raise XlcValueError(f"take_along: {ids} does not fit {x} along axis {axis}; all other sizes must agree")
+    _check_nonempty("take_along", x, (axis,), ids)
     return x.with_shape(ids.shape)
 
 
@@ -111,8 +135,7 @@ def _along_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
 
 def _along_vjp(g: Node, y: Node, x: Node, ids: Node, axis: int) -> list[Node | None]:
     iota = lookup("iota")
-    wide = ids if ids.dtype is i64 else cast(ids, dtype=i64)
-    every = [wide if d == axis else iota(shape=ids.shape, axis=d, dtype=i64) for d in range(x.rank)]
+    every = [_wide(ids) if d == axis else iota(shape=ids.shape, axis=d, dtype=i64) for d in range(x.rank)]
     return [_scatter_add(g, x, every, tuple(range(x.rank))), None]
 
 
@@ -149,6 +172,8 @@ def _scatter_array(x: np.ndarray, updates: np.ndarray, *ids: np.ndarray, axes: t
 
 def _scatter_vjp(g: Node, y: Node, x: Node, u: Node, *ids: Node, axes: tuple[int, ...], mode: str) -> list[Node | None]:
     none: list[Node | None] = [None] * len(ids)
+    if x.type.size == 0:
+        return [g, full(u.type, 0), *none]
     inside = _inside(u, x, ids, axes)
     at_updates = where(inside, index(g, *ids, axes=axes), full(u.type, 0))
     if mode == "add":
@@ -168,17 +193,23 @@ def _scatter_vjp(g: Node, y: Node, x: Node, u: Node, *ids: Node, axes: tuple[int
         count = scatter(hits_x, hits_u, *ids, axes=axes, mode="add")
         share = g / maximum(count, full(x.type, 1))
         return [hits_x * share, hits_u * index(share, *ids, axes=axes), *none]
-    factors = scatter(full(x.type, 1), u, *ids, axes=axes, mode="multiply")
-    return [g * factors, where(inside, index(g * y, *ids, axes=axes) / u, full(u.type, 0)), *none]
+    # the product of all other factors of a place: all that are not 0, divided by the own one, unless there are (other) zeros
+    zero_x, zero_u = equal(x, full(x.type, 0)), equal(u, full(u.type, 0))
+    rest_x, rest_u = where(zero_x, full(x.type, 1), x), where(zero_u, full(u.type, 1), u)
+    rest = scatter(rest_x, rest_u, *ids, axes=axes, mode="multiply")
+    zeros = scatter(cast(zero_x, dtype=i64), cast(zero_u, dtype=i64), *ids, axes=axes, mode="add")
+    count_u = index(zeros, *ids, axes=axes) - cast(zero_u, dtype=i64)
+    gx = where(equal(zeros - cast(zero_x, dtype=i64), full(zeros.type, 0)), g * (rest / rest_x), full(x.type, 0))
+    gu = where(equal(count_u, full(count_u.type, 0)), index(g, *ids, axes=axes) * (index(rest, *ids, axes=axes) / rest_u), full(u.type, 0))
+    return [gx, where(inside, gu, full(u.type, 0)), *none]
 
 
 def _inside(u: Node, x: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Node:
     """Which updates are within bounds, as a tensor of the updates' shape."""
     k, out = ids[0].rank, None
     for i, a in zip(ids, axes, strict=True):
-        n = full(i.type, x.shape[a]) if isinstance(x.shape[a], int) else lookup("broadcast")(
-            cast(lookup("extent")(size=x.shape[a]), dtype=i.dtype), shape=i.shape, axes=())
-        ok = bitwise_and(full(i.type, 0) <= i, i < n)
+        wide = _wide(i)
+        ok = bitwise_and(wide >= 0, wide < _extent(x.shape[a], wide))
         out = ok if out is None else bitwise_and(out, ok)
     return lookup("broadcast")(out, shape=u.shape, axes=tuple(range(axes[0], axes[0] + k)))  # type: ignore[no-any-return]
 
@@ -216,23 +247,28 @@ argsort: Any = register(Op("argsort", "ordered", 1, lambda x, axis, descending=F
 
 
 def _search_type(a: Type, v: Type, side: str) -> Type:
-    if a.rank != 1 or a.dtype is not v.dtype or side not in ("left", "right") or not isinstance(a.shape[0], int):
-        raise XlcValueError(f"searchsorted needs a one-dimensional array of static size and values of its dtype, found {a} and {v}")
+    if a.rank != 1 or a.dtype is not v.dtype:
+        raise XlcValueError(f"searchsorted needs a one-dimensional array and values of its dtype, found {a} and {v}")
+    if side not in ("left", "right"):
+        raise XlcValueError(f"searchsorted: side must be 'left' or 'right', found {side!r}")
     return Type(i64, v.shape)
 
 
 def _search_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
-    """Binary search, written out: log2(n) + 1 steps."""
+    """Binary search, written out: log2(n) + 1 steps, or as many as the greatest array that memory can hold would take."""
     a = n.args[0]
     v, total = read(1, tuple(index)), a.shape[0]
-    low, high = const(0), const(total)
-    for _ in range(int(total).bit_length()):
+    low, high = const(0), size(total)
+    for _ in range(total.bit_length() if isinstance(total, int) else LARGEST_BITS):
         middle = (low + high) >> 1
-        x = read(0, (minimum(middle, const(max(total - 1, 0))),)) if total else v
+        x = read(0, (minimum(middle, size(total) - 1),), None if isinstance(total, int) else low < high)
         right = ~_before(v, x) if n["side"] == "right" else _before(x, v)
         right = bitwise_and(right, low < high)
         low, high = where(right, middle + 1, low), where(right, high, middle)
     return low
+
+
+LARGEST_BITS = 40  # of the number of elements of an array of named size that is searched
 
 
 def _before(x: Expr, y: Expr) -> Expr:
@@ -243,4 +279,3 @@ def _before(x: Expr, y: Expr) -> Expr:
 
 searchsorted: Any = view("searchsorted", _search_type, lambda a, v, side: np.asarray(np.searchsorted(a, v, side)).astype(np.int64), _search_pull,
                          arity=2, kind="indexed", vjp=lambda g, y, a, v, side: [None, None])
-_ = (NUMBERS, bool_)

@@ -26,6 +26,17 @@ def is_half(d: DType) -> bool:
     return d.is_float and d.bits == 16
 
 
+def rounded(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """NumPy's astype between floats, rounding once. (ml_dtypes narrows f64 to bf16 through f32, rounding twice: here f32 is rounded to odd.)"""
+    if dtype.kind != "V" or x.dtype.kind != "f" or x.dtype.itemsize <= 4:
+        return x.astype(dtype)
+    near = x.astype(np.float32)
+    back = near.astype(x.dtype)
+    toward_zero = near.view(np.uint32) - (np.abs(back) > np.abs(x)).astype(np.uint32)
+    odd = np.where((back != x) & np.isfinite(x), toward_zero | np.uint32(1), near.view(np.uint32))
+    return odd.view(np.float32).astype(dtype)
+
+
 def _widened(numpy: Callable[..., Any], exact: bool) -> Callable[..., Any]:
     """The oracle: halves in f32 where that is exact enough, everything inexact in f64, rounded once."""
 
@@ -36,7 +47,7 @@ def _widened(numpy: Callable[..., Any], exact: bool) -> Callable[..., Any]:
             if half or (dtype == np.float32 and not exact):
                 wide = np.float32 if half and exact else np.float64
                 out = np.asarray(numpy(*(a if a.dtype.kind == "b" else a.astype(wide) for a in arrays), **attrs))
-                return out if out.dtype.kind == "b" else out.astype(dtype)
+                return out if out.dtype.kind == "b" else rounded(out, dtype)
             return np.asarray(numpy(*arrays, **attrs))
 
     return compute
@@ -108,7 +119,7 @@ def reduction(name: str, numpy: Callable[..., Any], monoid: Monoid, dtypes: Sequ
         with np.errstate(all="ignore"):
             wide = x.astype(np.float64) if x.dtype.kind in "fV" and not exact else x
             out = np.asarray(numpy(wide, axes))
-        return out.astype(result.numpy if result else x.dtype)
+        return out.astype(result.numpy) if result else rounded(out, x.dtype)
 
     return register(Op(name, "reduction", 1, infer, oracle, monoid=monoid, vjp=vjp, dtypes=tuple(dtypes), exact=exact, doc=doc))
 

@@ -7,7 +7,7 @@ Result dimensions are: batch, free ones of the left, free ones of the right. Hal
 
 from __future__ import annotations
 
-import string
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from xlc.ir.node import Node
 from xlc.ir.op import Op, lookup, register
 from xlc.ir.types import Type
 
-from .kinds import ALL
+from .kinds import ALL, rounded
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -28,6 +28,9 @@ def _infer(a: Type, b: Type, contract: Pair, batch: Pair) -> Type:
         raise XlcTypeError(f"dot needs operands of one dtype, found {a} and {b}")
     if len(lc) != len(rc) or len(lb) != len(rb):
         raise XlcValueError(f"dot: contract {contract} and batch {batch} must pair dimensions of both operands")
+    for t, used in ((a, (*lc, *lb)), (b, (*rc, *rb))):
+        if len(set(used)) < len(used) or any(not 0 <= d < t.rank for d in used):
+            raise XlcValueError(f"dot: contract {contract} and batch {batch} must name distinct dimensions of {a} and {b}")
     for kind, left, right in (("contracted", lc, rc), ("batch", lb, rb)):
         for i, j in zip(left, right, strict=True):
             if a.shape[i] != b.shape[j]:
@@ -38,24 +41,15 @@ def _infer(a: Type, b: Type, contract: Pair, batch: Pair) -> Type:
 
 def _array(a: np.ndarray, b: np.ndarray, contract: Pair, batch: Pair) -> np.ndarray:
     (lc, rc), (lb, rb) = contract, batch
-    letters = iter(string.ascii_letters)
-    left, right, out = [""] * a.ndim, [""] * b.ndim, []
-    for i, j in zip(lb, rb, strict=True):
-        left[i] = right[j] = next(letters)
-        out.append(left[i])
-    for i, j in zip(lc, rc, strict=True):
-        left[i] = right[j] = next(letters)
-    for side in (left, right):
-        for d, c in enumerate(side):
-            if not c:
-                side[d] = next(letters)
-                out.append(side[d])
-    wide = np.float64 if a.dtype.kind in "fV" else a.dtype
+    lf, rf = _free(a.ndim, lc, lb), _free(b.ndim, rc, rb)
+    shape = [*(a.shape[d] for d in (*lb, *lf)), *(b.shape[d] for d in rf)]
+    lead, inner = [a.shape[d] for d in lb], math.prod(a.shape[d] for d in lc)
+    wide = np.dtype(np.float64) if a.dtype.kind in "fV" else np.dtype(np.int64) if a.dtype.kind == "b" else a.dtype
+    left = a.astype(wide).transpose((*lb, *lf, *lc)).reshape((*lead, math.prod(a.shape[d] for d in lf), inner))
+    right = b.astype(wide).transpose((*rb, *rc, *rf)).reshape((*lead, inner, math.prod(b.shape[d] for d in rf)))
     with np.errstate(all="ignore"):
-        subscripts = f"{''.join(left)},{''.join(right)}->{''.join(out)}"
-        if a.dtype.kind == "b":
-            return np.einsum(subscripts, a.astype(np.int64), b.astype(np.int64)) != 0
-        return np.asarray(np.einsum(subscripts, a.astype(wide), b.astype(wide))).astype(a.dtype)
+        out = np.asarray(np.matmul(left, right)).reshape(shape)
+    return out != 0 if a.dtype.kind == "b" else rounded(out, a.dtype)
 
 
 def _free(rank: int, *used: tuple[int, ...]) -> tuple[int, ...]:

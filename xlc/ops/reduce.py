@@ -12,13 +12,13 @@ import numpy as np
 
 from xlc.errors import XlcValueError
 from xlc.ir.loops import Expr, const
-from xlc.ir.node import Node
+from xlc.ir.node import Node, full
 from xlc.ir.op import Monoid, Op, lookup, register
 from xlc.ir.types import DType, Type, bool_, f32, i64
 
-from .kinds import ALL, NUMBERS, is_half, reduction
+from .kinds import ALL, NUMBERS, is_half, reduction, rounded
 from .scalar import bitwise_and, bitwise_or, cast, equal, maximum, minimum, not_equal, where
-from .shape import broadcast, flip, reshape
+from .shape import broadcast, reshape
 
 
 def _wide(d: DType) -> DType:
@@ -52,8 +52,10 @@ def back(g: Node, x: Node, axes: Sequence[int]) -> Node:
 
 def _extreme_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...]) -> list[Node]:
     """Shared equally among ties."""
-    hit = cast(equal(x, back(y, x, axes)), dtype=x.dtype)
-    return [hit * back(g / sum_(hit, axes=axes), x, axes)]
+    hit = equal(x, back(y, x, axes))
+    count = sum_(cast(hit, dtype=_wide(x.dtype)), axes=axes)
+    share = g / (cast(count, dtype=x.dtype) if count.dtype is not x.dtype else count)
+    return [where(hit, back(share, x, axes), full(x.type, 0))]
 
 
 def _prod_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...]) -> list[Node]:
@@ -80,8 +82,6 @@ def _product(sizes: Any) -> Any:
 
 def _shifted(x: Node, axis: int, left: bool) -> Node:
     """Exclusive from inclusive: moved by one along the axis, a 1 entering."""
-    from xlc.ir.node import full
-
     n = x.shape[axis]
     one = full(Type(x.dtype, ()), 1)
     start = tuple((1 if left else 0) if d == axis else 0 for d in range(x.rank))
@@ -159,44 +159,31 @@ def cumulative(name: str, numpy: Callable[..., Any], monoid: Monoid, vjp: Callab
         wide = x.astype(np.float64) if x.dtype.kind in "fV" else x
         with np.errstate(all="ignore"):
             out = numpy(np.flip(wide, axis), axis) if reverse else numpy(wide, axis)
-        return np.ascontiguousarray(np.flip(out, axis) if reverse else out).astype(x.dtype)
+        return rounded(np.flip(out, axis) if reverse else np.asarray(out), x.dtype)
 
     return register(Op(name, "ordered", 1, infer, oracle, monoid=monoid, vjp=vjp, dtypes=NUMBERS))
 
 
 def _cumulative_prod_vjp(g: Node, y: Node, x: Node, axis: int, reverse: bool) -> list[Node]:
-    """dx[i] = sum over j >= i of g[j] * (product of all x up to j but x[i]): exact with zeros, quadratic in the axis only where it must be."""
-    n = x.shape[axis]
-    if reverse:
-        inner = _cumulative_prod_vjp(flip(g, axis), flip(y, axis), flip(x, axis), axis, False)
-        return [flip(inner[0], axis)]
-    iota = lookup("iota")
-    shape = (*x.shape[:axis + 1], n, *x.shape[axis + 1:])  # i (left out) along axis, j along axis + 1
-    along = tuple(d for d in range(len(shape)) if d != axis)
-    spread = broadcast(x, shape=shape, axes=along)
-    i, j = iota(shape=shape, axis=axis, dtype=i64), iota(shape=shape, axis=axis + 1, dtype=i64)
-    from xlc.ir.node import full
-
-    one, zero = full(Type(x.dtype, shape), 1), full(Type(x.dtype, shape), 0)
-    parts = cumulative_prod(where(equal(i, j), one, spread), axis=axis + 1, reverse=False)
-    weighted = where(i <= j, parts * broadcast(g, shape=shape, axes=along), zero)
-    return [sum_(weighted, axes=(axis + 1,))]
+    """dx[i] = sum over j >= i of g[j] * (product of all x up to j but x[i]). Before the first zero that is a division by x[i]; at the first
+    zero it is what the products are with 1 in its place; after it, 0. (Work and memory are linear in the axis.)"""
+    one, zero = full(x.type, 1), full(x.type, 0)
+    is_zero = equal(x, zero)
+    count = cumulative_sum(cast(is_zero, dtype=i64), axis=axis, reverse=reverse)
+    first = bitwise_and(is_zero, equal(count, full(count.type, 1)))
+    without = cumulative_prod(where(first, one, x), axis=axis, reverse=reverse)
+    before = cumulative_sum(g * y, axis=axis, reverse=not reverse) / where(is_zero, one, x)
+    at = cumulative_sum(g * without, axis=axis, reverse=not reverse)
+    return [where(equal(count, full(count.type, 0)), before, where(first, at, zero))]
 
 
 def _cumulative_extreme_vjp(g: Node, y: Node, x: Node, axis: int, reverse: bool) -> list[Node]:
     """To the latest position that holds the running extreme."""
-    n, iota = x.shape[axis], lookup("iota")
-    from xlc.ir.node import full
-
-    at = iota(shape=x.shape, axis=axis, dtype=i64)
-    none = full(Type(i64, x.shape), -1 if not reverse else 1 << 62)
-    holder = (cumulative_max if not reverse else cumulative_min)(where(equal(x, y), at, none), axis=axis, reverse=reverse)
-    shape = (*x.shape[:axis + 1], n, *x.shape[axis + 1:])
-    along = tuple(d for d in range(len(shape)) if d != axis)
-    own = iota(shape=shape, axis=axis, dtype=i64)
-    hit = equal(own, broadcast(holder, shape=shape, axes=along))
-    spread = broadcast(g, shape=shape, axes=along)
-    return [sum_(where(hit, spread, full(Type(x.dtype, shape), 0)), axes=(axis + 1,))]
+    at = lookup("iota")(shape=x.shape, axis=axis, dtype=i64)
+    holds = bitwise_or(equal(x, y), bitwise_and(not_equal(x, x), not_equal(y, y)))
+    never = full(Type(i64, x.shape), highest(i64) if reverse else 0)
+    holder = (cumulative_min if reverse else cumulative_max)(where(holds, at, never), axis=axis, reverse=reverse)
+    return [lookup("take_along").vjp(g, y, x, holder, axis=axis)[0]]  # type: ignore[misc]
 
 
 cumulative_sum = cumulative("cumulative_sum", np.cumsum, SUM,

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from xlc.errors import XlcTypeError
-from xlc.ir.loops import Expr, const
+from xlc.ir.loops import const
 from xlc.ir.node import Node, full_like
 from xlc.ir.op import Op, register
-from xlc.ir.types import DTYPES, DType, Type, bool_, f16, i16, i32, i64
+from xlc.ir.types import DType, Type, bool_, i16, i32, i64
 
 from . import vecmath
-from .kinds import ALL, FLOATS, INTS, LOGICAL, NUMBERS, elementwise, is_half
+from .kinds import ALL, FLOATS, INTS, LOGICAL, NUMBERS, elementwise, rounded
 
 
 def zeros_like(x: Any) -> Any:
@@ -88,9 +88,15 @@ bitwise_right_shift = elementwise("bitwise_right_shift", _shift(False), INTS, ar
 
 
 def _exact_fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """One rounding: exact in long double products of f32; for f64 by rationals."""
+    """One rounding. f32: the product is exact in f64, the sum is rounded to odd there (Boldo and Melquiond, 2008). f64: by rationals."""
     if a.dtype != np.float64:
-        return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(a.dtype)
+        product, addend = a.astype(np.float64) * b, c.astype(np.float64)
+        total = np.asarray(product + addend)
+        back = total - product
+        error = (product - (total - back)) + (addend - back)
+        exact = (error == 0) | ~np.isfinite(error)
+        below = total.view(np.int64) - ((error < 0) != (total < 0))
+        return np.where(exact, total, (below | 1).view(np.float64)).astype(a.dtype)
     from fractions import Fraction
 
     def one(x: float, y: float, z: float) -> float:
@@ -100,7 +106,7 @@ def _exact_fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         try:
             return float(exact) if exact else x * y + z
         except OverflowError:
-            return math.copysign(math.inf, exact)
+            return math.inf if exact > 0 else -math.inf
 
     return np.vectorize(one, otypes=[np.float64])(a, b, c)
 
@@ -130,7 +136,7 @@ def cast_array(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
             return np.where(wide >= float(info.max), info.max, np.where(wide < float(info.min), info.min, inside)).astype(dtype)
         if x.dtype.kind == "V" and dtype.kind == "b":
             return x.astype(np.float32) != 0
-        return x.astype(dtype)
+        return rounded(x, dtype)
 
 
 def _cast_vjp(g: Any, y: Any, x: Any, dtype: DType) -> list[Any]:
@@ -155,11 +161,10 @@ lookup_ = register(Op("lookup", "elementwise", 1, lambda i, table, dtype: i.with
 
 # ------------------------------------------------------------------------------------------------ integers, signs, classes
 
-_float_or_native = {True: vecmath.floor_divide, False: vecmath.remainder}
 floor_divide = elementwise("floor_divide", _quietly(np.floor_divide), NUMBERS, arity=2, exact=True, samples=[(-9, 9), (1, 5)],
                            decompose=lambda a, b: vecmath.floor_divide(a, b), vjp=lambda g, y, a, b: [None, None])
 remainder = elementwise("remainder", _quietly(np.remainder), NUMBERS, arity=2, exact=True, samples=[(-9, 9), (1, 5)],
-                        decompose=lambda a, b: vecmath.remainder(a, b), vjp=lambda g, y, a, b: [g, -(g * floor(a / b))])
+                        decompose=lambda a, b: vecmath.remainder(a, b), vjp=lambda g, y, a, b: [g, -(g * floor_divide(a, b))])
 
 
 def _sign(x: Any) -> Any:
@@ -180,6 +185,20 @@ isinf = elementwise("isinf", np.isinf, NUMBERS, result=bool_, exact=True, vjp=la
 isfinite = elementwise("isfinite", np.isfinite, NUMBERS, result=bool_, exact=True, vjp=lambda g, y, x: [None],
                        decompose=lambda x: abs_(x) < const(math.inf, x.dtype) if x.dtype.is_float else const(True, bool_))
 
+
+
+def _truth(x: Any) -> Any:
+    return x if x.dtype is bool_ else not_equal(x, zeros_like(x))
+
+
+logical_and = elementwise("logical_and", np.logical_and, ALL, arity=2, result=bool_, exact=True, raw=True, vjp=lambda g, y, a, b: [None, None],
+                          decompose=lambda a, b: _truth(a) & _truth(b))
+logical_or = elementwise("logical_or", np.logical_or, ALL, arity=2, result=bool_, exact=True, raw=True, vjp=lambda g, y, a, b: [None, None],
+                         decompose=lambda a, b: _truth(a) | _truth(b))
+logical_xor = elementwise("logical_xor", np.logical_xor, ALL, arity=2, result=bool_, exact=True, raw=True, vjp=lambda g, y, a, b: [None, None],
+                          decompose=lambda a, b: _truth(a) ^ _truth(b))
+logical_not = elementwise("logical_not", np.logical_not, ALL, result=bool_, exact=True, raw=True, vjp=lambda g, y, x: [None],
+                          decompose=lambda x: ~_truth(x))
 _INT = {16: i16, 32: i32, 64: i64}
 
 
@@ -209,20 +228,17 @@ def _nextafter(x: Any, y: Any) -> Any:
     return where(nan, x + y, where(x.equals(y), y, moved))
 
 
-def _half_steps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.nextafter(x, y)
-
-
 signbit = elementwise("signbit", np.signbit, FLOATS, result=bool_, exact=True, raw=True, decompose=_signbit, vjp=lambda g, y, x: [None])
 copysign = elementwise("copysign", np.copysign, FLOATS, arity=2, exact=True, raw=True, decompose=_copysign,
                        vjp=lambda g, y, x, s: [where(equal(signbit(x), signbit(s)), g, -g), None])
 
 
 def _nextafter_array(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.nextafter(x, y)
+    with np.errstate(all="ignore"):
+        return np.where(x == y, y, np.nextafter(x, y))  # of two zeros the second, as in C, for f16 too
 
 
-nextafter = register(Op("nextafter", "elementwise", 2, copysign.infer, lambda x, y: np.asarray(_nextafter_array(x, y)), copysign.scalar, decompose=_nextafter,
+nextafter = register(Op("nextafter", "elementwise", 2, copysign.infer, _nextafter_array, copysign.scalar, decompose=_nextafter,
                         vjp=lambda g, y, a, b: [g, None], dtypes=FLOATS, samples=((-4, 4), (-4, 4)), exact=True))
 
 # ------------------------------------------------------------------------------------------------ functions of one number
@@ -246,13 +262,13 @@ def _normal_cdf(x: np.ndarray) -> np.ndarray:
 
 
 def _gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return np.where(np.isneginf(x), -0.0, x * _expit(2 * 0.7978845608028654 * (x + 0.044715 * x**3)))
+    return x * _expit(2 * 0.7978845608028654 * (x + 0.044715 * x**3))  # nan at -inf, as 0 * inf is; gelu and silu, too
 
 
 _unary = {
     "exp": (np.exp, (-9, 9), lambda g, y, x: [g * y]),
     "exp2": (np.exp2, (-9, 9), lambda g, y, x: [g * y * math.log(2)]),
-    "expm1": (np.expm1, (-5, 5), lambda g, y, x: [g * (y + 1)]),
+    "expm1": (np.expm1, (-5, 5), lambda g, y, x: [g * exp(x)]),
     "log": (np.log, (0.1, 9), lambda g, y, x: [g / x]),
     "log2": (np.log2, (0.1, 9), lambda g, y, x: [g / (x * math.log(2))]),
     "log10": (np.log10, (0.1, 9), lambda g, y, x: [g / (x * math.log(10))]),
@@ -260,30 +276,30 @@ _unary = {
     "sin": (np.sin, (-9, 9), lambda g, y, x: [g * cos(x)]),
     "cos": (np.cos, (-9, 9), lambda g, y, x: [-(g * sin(x))]),
     "tan": (np.tan, (-1.4, 1.4), lambda g, y, x: [g * (y * y + 1)]),
-    "asin": (np.arcsin, (-0.99, 0.99), lambda g, y, x: [g * rsqrt(1 - x * x)]),
-    "acos": (np.arccos, (-0.99, 0.99), lambda g, y, x: [-(g * rsqrt(1 - x * x))]),
+    "asin": (np.arcsin, (-0.99, 0.99), lambda g, y, x: [g * rsqrt((1 - x) * (x + 1))]),
+    "acos": (np.arccos, (-0.99, 0.99), lambda g, y, x: [-(g * rsqrt((1 - x) * (x + 1)))]),
     "atan": (np.arctan, (-9, 9), lambda g, y, x: [g / (x * x + 1)]),
     "sinh": (np.sinh, (-5, 5), lambda g, y, x: [g * cosh(x)]),
     "cosh": (np.cosh, (-5, 5), lambda g, y, x: [g * sinh(x)]),
-    "tanh": (np.tanh, (-4, 4), lambda g, y, x: [g * (1 - y * y)]),
+    "tanh": (np.tanh, (-4, 4), lambda g, y, x: [g * ((1 - y) * (y + 1))]),
     "asinh": (np.arcsinh, (-9, 9), lambda g, y, x: [g * rsqrt(x * x + 1)]),
-    "acosh": (np.arccosh, (1.1, 9), lambda g, y, x: [g * rsqrt(x * x - 1)]),
-    "atanh": (np.arctanh, (-0.95, 0.95), lambda g, y, x: [g / (1 - x * x)]),
+    "acosh": (np.arccosh, (1.1, 9), lambda g, y, x: [g * rsqrt((x - 1) * (x + 1))]),
+    "atanh": (np.arctanh, (-0.95, 0.95), lambda g, y, x: [g / ((1 - x) * (x + 1))]),
     "cbrt": (np.cbrt, (0.1, 9), lambda g, y, x: [g / (y * y * 3)]),
     "rsqrt": (lambda x: 1 / np.sqrt(x), (0.1, 9), lambda g, y, x: [-(g * y * 0.5 / x)]),
     "erf": (_scipy("erf"), (-3, 3), lambda g, y, x: [g * exp(-(x * x)) * (2 / _SQRT_PI)]),
     "erfc": (_scipy("erfc"), (-3, 3), lambda g, y, x: [-(g * exp(-(x * x)) * (2 / _SQRT_PI))]),
-    "expit": (_expit, (-6, 6), lambda g, y, x: [g * y * (1 - y)]),
+    "expit": (_expit, (-6, 6), lambda g, y, x: [g * (y * expit(-x))]),
     "softplus": (lambda x: np.logaddexp(x, 0), (-6, 6), lambda g, y, x: [g * expit(x)]),
-    "silu": (lambda x: np.where(np.isneginf(x), -0.0, x * _expit(x)), (-6, 6), lambda g, y, x: [g * _silu_slope(x)]),
-    "gelu": (lambda x: np.where(np.isneginf(x), -0.0, x * _normal_cdf(x)), (-4, 4), lambda g, y, x: [g * _gelu_slope(x)]),
+    "silu": (lambda x: x * _expit(x), (-6, 6), lambda g, y, x: [g * _silu_slope(x)]),
+    "gelu": (lambda x: x * _normal_cdf(x), (-4, 4), lambda g, y, x: [g * _gelu_slope(x)]),
     "gelu_tanh": (_gelu_tanh, (-4, 4), lambda g, y, x: [g * _gelu_tanh_slope(x)]),
 }
 
 
 def _silu_slope(x: Any) -> Any:
     s = expit(x)
-    return s * (x * (1 - s) + 1)
+    return s * (x * expit(-x) + 1)
 
 
 def _gelu_slope(x: Any) -> Any:
@@ -293,8 +309,9 @@ def _gelu_slope(x: Any) -> Any:
 
 def _gelu_tanh_slope(x: Any) -> Any:
     c = 0.7978845608028654
-    s = expit((x + x * x * x * 0.044715) * (2 * c))
-    return s + x * s * (1 - s) * (x * x * (3 * 0.044715) + 1) * (2 * c)
+    u = (x + x * x * x * 0.044715) * (2 * c)
+    s = expit(u)
+    return s + x * (s * expit(-u)) * (x * x * (3 * 0.044715) + 1) * (2 * c)
 
 
 _made: dict[str, Op] = {
@@ -323,6 +340,16 @@ def _int_power(x: Any, n: Any) -> Any:
     return where(n < zero, small, result)
 
 
+def _pow(x: Any, n: Any) -> Any:
+    """Small whole exponents that are known are products (at most 1 ulp off, as good as a library's power, at a twentieth of the work)."""
+    if not x.dtype.is_float:
+        return _int_power(x, n)
+    if n.is_const and float(n.value) in (1.0, 2.0, 3.0, 4.0):
+        square_ = x * x
+        return {1.0: x, 2.0: square_, 3.0: square_ * x, 4.0: square_ * square_}[float(n.value)]
+    return vecmath.pow(x, n)
+
+
 def _power_array(x: np.ndarray, n: np.ndarray) -> np.ndarray:
     if x.dtype.kind == "i":
         kept = np.power(x, np.where(n < 0, np.zeros_like(n), n))
@@ -338,12 +365,24 @@ def _pow_vjp(g: Any, y: Any, x: Any, n: Any) -> list[Any]:
 
 
 pow_ = elementwise("pow", _power_array, NUMBERS, arity=2, samples=[(0.1, 4), (-3, 3)], vjp=_pow_vjp,
-                   decompose=lambda x, n: vecmath.pow(x, n) if x.dtype.is_float else _int_power(x, n))
+                   decompose=_pow)
 atan2 = elementwise("atan2", np.arctan2, FLOATS, arity=2, decompose=vecmath.atan2,
                     vjp=lambda g, r, y, x: [g * x / (x * x + y * y), -(g * y / (x * x + y * y))])
-hypot = elementwise("hypot", np.hypot, FLOATS, arity=2, decompose=vecmath.hypot, vjp=lambda g, r, x, y: [g * x / r, g * y / r])
-logaddexp = elementwise("logaddexp", np.logaddexp, FLOATS, arity=2, decompose=vecmath.logaddexp,
-                        vjp=lambda g, y, a, b: [g * expit(a - b), g * expit(b - a)])
+
+
+def _hypot_vjp(g: Any, r: Any, x: Any, y: Any) -> list[Any]:
+    """0 at the origin."""
+    safe = where(equal(r, zeros_like(r)), full_like(r, 1), r)
+    return [g * (x / safe), g * (y / safe)]
+
+
+def _logaddexp_vjp(g: Any, y: Any, a: Any, b: Any) -> list[Any]:
+    """Equal operands share, infinite ones as well."""
+    d = where(equal(a, b), zeros_like(a), a - b)
+    return [g * expit(d), g * expit(-d)]
+
+
+hypot = elementwise("hypot", np.hypot, FLOATS, arity=2, decompose=vecmath.hypot, vjp=_hypot_vjp)
+logaddexp = elementwise("logaddexp", np.logaddexp, FLOATS, arity=2, decompose=vecmath.logaddexp, vjp=_logaddexp_vjp)
 stop_gradient = elementwise("stop_gradient", lambda x: x, ALL, exact=True, raw=True, decompose=lambda x: x, vjp=lambda g, y, x: [None],
                             doc="the identity, through which no gradient flows")
-_ = (Expr, DTYPES, f16, is_half, _half_steps, _float_or_native)

@@ -20,7 +20,7 @@ from xlc.ir.op import Op, lookup, register
 from xlc.ir.types import Dim, DType, Size, Type, dtype_of, i64, product
 
 from .kinds import view
-from .scalar import cast, maximum, where
+from .scalar import cast, where
 
 parameter = register(Op("parameter", "input", 0, None, None, doc="an argument of the graph"))  # type: ignore[arg-type]
 constant = register(Op("constant", "input", 0, lambda value: Type(dtype_of(value.value.dtype), value.value.shape), lambda value: value.value, doc="a captured array"))
@@ -157,16 +157,15 @@ def _slice_vjp(g: Node, y: Node, x: Node, start: Any, stop: Any, step: Any) -> l
         if k < 0:
             g = flip(g, d)
         n, k = g.shape[d], abs(k)
-        if k > 1:
+        if n == 0:
+            return [full(x.type, 0)]
+        if k > 1:  # n groups of k, but for the zeros after the last element: they may lie beyond the end
             g = reshape(g, shape=(*g.shape[:d + 1], 1, *g.shape[d + 1:]))
             g = _pad_axis(g, d + 1, 0, k - 1)
             g = reshape(g, shape=(*g.shape[:d], n * k, *g.shape[d + 2:]))
+            g = slice_(g, start=(0,) * g.rank, stop=tuple(s - (k - 1 if e == d else 0) for e, s in enumerate(g.shape)), step=(1,) * g.rank)
         first = start[d] if step[d] > 0 else start[d] - (n - 1) * k
-        beyond = x.shape[d] - first - g.shape[d]
-        if isinstance(beyond, int) and beyond < 0:
-            g = slice_(g, start=(0,) * g.rank, stop=tuple(s + (beyond if e == d else 0) for e, s in enumerate(g.shape)), step=(1,) * g.rank)
-            beyond = 0
-        g = _pad_axis(g, d, first, beyond)
+        g = _pad_axis(g, d, first, x.shape[d] - first - g.shape[d])
     return [g]
 
 
@@ -212,11 +211,14 @@ def _pad_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     return where(inside, read(0, tuple(at), inside), read(1, ()))  # type: ignore[no-any-return]
 
 
-def _pad_vjp(g: Node, y: Node, x: Node, value: Node, low: Any, high: Any) -> list[Node]:
+def _pad_vjp(g: Node, y: Node, x: Node, value: Node, low: Any, high: Any) -> list[Node | None]:
     inner = slice_(g, start=low, stop=tuple(lo + s for lo, s in zip(low, x.shape, strict=True)), step=(1,) * x.rank)
     axes = tuple(range(x.rank))
     total = lookup("sum")
-    return [inner, total(g, axes=axes) - total(inner, axes=axes) if axes else g]
+    if not axes:
+        return [g, None]
+    padding = pad(full(x.type, 0), full(value.type, 1), low=low, high=high)  # 1 where the value went: no difference of two large sums
+    return [inner, total(g * padding, axes=axes)]
 
 
 def _pad_array(x: np.ndarray, value: np.ndarray, low: Any, high: Any) -> np.ndarray:
@@ -270,4 +272,3 @@ def _concat_vjp(g: Node, y: Node, *args: Node, axis: int) -> list[Node]:
 
 
 concat = view("concat", _concat_type, lambda *xs, axis: np.concatenate(xs, axis), _concat_pull, arity=None, vjp=_concat_vjp)
-_ = maximum

@@ -22,7 +22,7 @@ from xlc.ir.node import Array, Graph
 from xlc.ir.plan import Plan
 from xlc.ir.types import Dim, Quotient, Size
 
-_CACHED_CONSTANTS = 1 << 20  # bytes of captured arrays up to which a whole program is looked up by its source graph
+_CACHED_CONSTANTS = 32 << 20  # bytes of captured arrays up to which a whole program is looked up by its source graph
 
 
 class Executable:
@@ -101,7 +101,7 @@ class Executable:
         plan = self.plan
         program = _Program(self.backend.compile(plan), plan.name, plan.sizes, plan.arena if isinstance(plan.arena, int) else -1,
                            tuple(np.ascontiguousarray(c.value) for c in plan.constants), plan.donated, self.backend)
-        if key and sum(c.nbytes for c in program.constants) <= 16 * _CACHED_CONSTANTS:
+        if key and sum(c.nbytes for c in program.constants) <= 2 * _CACHED_CONSTANTS:
             cache.put(key, program.pack())
         return program
 
