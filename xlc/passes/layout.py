@@ -34,17 +34,27 @@ class Tile:
 
 
 def choose_tile(m: Size, n: Size, bits: int, machine: Machine) -> Tile:
-    """The register tile for an m x n result: wide panels for few rows, else two vectors across and as many rows as registers allow."""
+    """The register tile for an m x n result: wide panels for few rows; else the tile with the least estimated time, of those that fit the
+    registers: it should divide the result evenly, keep the multipliers busy (eight sums in flight) and load little per multiplication."""
     native = machine.lanes(bits)
     vectors = -(-n // native) if isinstance(n, int) else 1 << 20
-    free = machine.registers - 1
     rows = m if isinstance(m, int) else 1 << 20
-    across = 8 if rows <= 2 else 4 if rows <= 6 else 1 if 12 < rows <= FEW_ROWS else 2
-    across = max(1, min(across, vectors))
-    if vectors == 3 and rows > 6:
-        across = 3
-    most = min(max((free - across) // across, 1), 12 if across == 2 else 24)
-    return Tile(max(1, min(most, rows)), across * native)
+    if rows <= 6:
+        return Tile(max(rows, 1), max(1, min(8 if rows <= 2 else 4, vectors)) * native)
+    if 12 < rows <= FEW_ROWS:
+        return Tile(rows, native)
+    best: tuple[float, Tile] | None = None
+    for across in range(1, min(4, vectors) + 1):
+        most = min((machine.registers - 1 - across) // across, max(24 // across, 1))
+        for height in range(most, max(most * 2 // 3, 1) - 1, -1):
+            sums = height * across
+            time = -(-vectors // across) * across / vectors * max(1.0, (height + across) / sums) * max(1.0, 8 / sums)
+            uneven = isinstance(m, int) and rows > height and rows % height  # then code for two heights: it pays for large results
+            time *= (1.05 if uneven and rows <= 256 else 1.0) + 0.003 * (24 - sums)
+            if best is None or time < best[0]:
+                best = time, Tile(min(height, rows), across * native)
+    assert best is not None
+    return best[1]
 
 
 def element(dot: Node) -> DType:
