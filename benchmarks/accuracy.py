@@ -1,6 +1,6 @@
 """How exact the compiled functions are: ``make accuracy``.
 
-    python -m benchmarks.accuracy                     every f32 input of every function (some 40 s each on two cores)
+    python -m benchmarks.accuracy --all               every f32 input of every function (some 20 s each on two cores)
     python -m benchmarks.accuracy --sample exp tanh   every 1021st, of these
 
     function   dtype     max ulp  mean ulp  worst input     wrong
@@ -174,7 +174,9 @@ def report(name: str, dtype: str, e: Errors) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="functions; default: all")
-    parser.add_argument("--sample", action="store_true", help=f"every {STRIDE}th f32 only")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="every f32 (the default)")
+    which.add_argument("--sample", action="store_true", help=f"every {STRIDE}th f32 only")
     args = parser.parse_args()
     lib, good = library(), True
     print(f"{'function':<10} {'dtype':<9} {'max ulp':>8} {'mean ulp':>9}  {'worst input':<15} wrong")
