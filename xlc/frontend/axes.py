@@ -37,6 +37,11 @@ def many_axes(axis: Any, rank: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def reduced_axes(axis: Any, rank: int) -> tuple[int, ...]:
+    """``many_axes`` for NumPy's reductions, which allow axis 0 and -1 of a 0-d array."""
+    return () if rank == 0 and isinstance(axis, int) and axis in (0, -1) else many_axes(axis, rank)
+
+
 def integer(value: Any, what: str) -> int:
     """A Python int that is known while tracing."""
     if isinstance(value, Tracer):

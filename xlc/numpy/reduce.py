@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, unwrap, wrap
-from ..frontend.axes import dtype_from, many_axes, one_axis
+from ..frontend.axes import dtype_from, many_axes, one_axis, reduced_axes
 from ..frontend.elementwise import PYTHON, broadcast, cast, elementwise, emit, literal, size_node
 from ..frontend.table import function
 from ..ir.node import Node, full
@@ -18,7 +18,7 @@ from .elementwise import as_float, select_nodes
 
 
 def reduce(name: str, x: Node, axis: Any, keepdims: bool) -> Node:
-    axes = many_axes(axis, x.rank)
+    axes = reduced_axes(axis, x.rank)
     out = emit(name, x, axes=axes) if axes else x
     return keep(out, x.shape, axes) if keepdims else out
 
@@ -80,7 +80,7 @@ def _extreme(name: str, x: Any, axis: Any, out: Any, keepdims: bool, initial: An
     if where is not None and where is not True and initial is None:
         raise XlcValueError(f"reduction operation 'np.{name}' does not have an identity, so to use a where mask one has to specify "
                             f"'initial'")
-    if initial is None and product(x.node.shape[a] for a in many_axes(axis, x.ndim)) == 0:
+    if initial is None and product(x.node.shape[a] for a in reduced_axes(axis, x.ndim)) == 0:
         raise XlcValueError(f"zero-size array to reduction operation np.{name} which has no identity; give initial=")
     if where is not None and where is not True:
         x = select_nodes(where, x, _initial(initial, x), d)
@@ -121,7 +121,7 @@ def count_nonzero(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
 def _arg(name: str, x: Any, axis: Any, out: Any, keepdims: bool) -> Any:
     _no_out(out, name)
     node = unwrap(x)
-    axes = tuple(range(node.rank)) if axis is None else (one_axis(axis, node.rank),)
+    axes = tuple(range(node.rank)) if axis is None else () if not node.rank and axis in (0, -1) else (one_axis(axis, node.rank),)
     if product(node.shape[a] for a in axes) == 0:
         raise XlcValueError(f"attempt to get {name} of an empty sequence")
     if not axes:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, unwrap, view_of, wrap
-from ..frontend.axes import XlcAxisError, integer, many_axes, one_axis, reshaped, shape_of, size_of
+from ..frontend.axes import XlcAxisError, integer, many_axes, one_axis, reduced_axes, reshaped, shape_of, size_of
 from ..frontend.elementwise import broadcast, broadcast_shapes, cast, emit, literal, result_dtype, show_shape
 from ..frontend.elementwise import broadcast_to as broadcast_node
 from ..frontend.table import function
@@ -89,7 +89,7 @@ def rollaxis(x: Any, axis: int, start: int = 0) -> Any:
 @function(np.squeeze)
 def squeeze(x: Any, axis: Any = None) -> Any:
     x = lift(x)
-    axes = [i for i, s in enumerate(x.node.shape) if isinstance(s, int) and s == 1] if axis is None else many_axes(axis, x.ndim)
+    axes = [i for i, s in enumerate(x.node.shape) if isinstance(s, int) and s == 1] if axis is None else reduced_axes(axis, x.ndim)
     for a in axes:
         if x.node.shape[a] != 1:
             raise XlcValueError(f"cannot select an axis to squeeze out which has size not equal to one: axis {a} has size "

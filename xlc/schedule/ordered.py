@@ -29,7 +29,7 @@ def lower_ordered(group: Group, buffers: dict[Node, Buffer], machine: Machine) -
     if any(s == 0 for s in node.shape):
         return ()
     if node.op.name in ("sort", "argsort"):
-        return tuple(_sort(node, buffers))
+        return tuple(_sort(node, group, buffers))
     if node.op.name == "scatter":
         return tuple(_scatter(node, group, buffers, machine))
     return tuple(_cumulative(node, group, buffers))
@@ -66,7 +66,7 @@ def _cumulative(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[S
     return parallel(outer, [*ones, *body], 1)
 
 
-def _sort(node: Node, buffers: dict[Node, Buffer]) -> list[Stmt]:
+def _sort(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[Stmt]:
     """Stable bottom-up merge sort of positions. ``order`` and ``other`` swap roles after each pass; nan sorts last, as in NumPy."""
     axis, n = node["axis"], node.shape[node["axis"]]
     if not isinstance(n, int):
@@ -77,8 +77,10 @@ def _sort(node: Node, buffers: dict[Node, Buffer]) -> list[Stmt]:
     zero = const(0)
     outer = _dimensions(node.shape, axis)
 
-    def at(k: Expr) -> Expr:
-        return address(node.shape, tuple(k if d == axis else var(f"i{d}") for d in range(node.rank)))
+    inliner = Inliner(set(group.members) - {node}, buffers)
+
+    def index(k: Expr) -> tuple[Expr, ...]:
+        return tuple(k if d == axis else var(f"i{d}") for d in range(node.rank))
 
     order, other = Buffer("order", i64, (n,), "stack"), Buffer("other", i64, (n,), "stack")
     k = var("k")
@@ -92,8 +94,7 @@ def _sort(node: Node, buffers: dict[Node, Buffer]) -> list[Stmt]:
         left, right = var("l", i64), var("r", i64)
         clamp = const(n - 1)
         pl, pr = load(a, (minimum(left, clamp),)), load(a, (minimum(right, clamp),))
-        x = load(buffers[source], (at(var("pl", i64)),))
-        y = load(buffers[source], (at(var("pr", i64)),))
+        x, y = (inliner.value(source, index(var(p, i64))) for p in ("pl", "pr"))
         later = _precedes(y, x, descending)  # the right one goes first only where it strictly precedes
         take_left = (left < middle) & ((right >= end) | ~later)
         merge: list[Stmt] = [
@@ -107,8 +108,8 @@ def _sort(node: Node, buffers: dict[Node, Buffer]) -> list[Stmt]:
             Loop("k", start, end, 1, "serial", tuple(merge)))))
         a, b, width, passes = b, a, width * 2, passes + 1
     final = load(a, (k,))
-    value = final if node.op.name == "argsort" else load(buffers[source], (at(final),))
-    body.append(Loop("k", zero, const(n), 1, "serial", (Store(target, (at(k),), value),)))
+    value = final if node.op.name == "argsort" else inliner.value(source, index(final))
+    body.append(Loop("k", zero, const(n), 1, "serial", (Store(target, (address(node.shape, index(k)),), value),)))
     ones = [Let(d.name, const(0)) for d in outer if d.extent == 1]
     return parallel(outer, [*ones, *body], 1)
 

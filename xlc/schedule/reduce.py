@@ -96,7 +96,7 @@ def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequ
         (left, right), lhs, rhs = anchor["contract"], *anchor.args
         dots = lhs.rank - 1 in left and (rhs.rank - 1 in right or rhs.shape[-1] == 1)  # both walk memory along the contracted dimension
         return [*outer, *reduced] if dots else [*outer[:-1], *reduced, *outer[-1:]]
-    return list(reduction_index(anchor, outer, reduced))
+    return list(reduction_index(anchor, next(iter(group.at[anchor])), reduced))
 
 
 def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,  # type: ignore[type-arg]
@@ -115,7 +115,7 @@ def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], r
             product_, monoid = (lookup("bitwise_and")(a, b), lookup("any").monoid) if n.dtype.kind == "b" else (a * b, lookup("sum").monoid)
             fold = Fold(n, monoid, product_, position, 0)  # type: ignore[arg-type]
         else:
-            value = inliner.value(n.args[0], reduction_index(n, outer, reduced))
+            value = inliner.value(n.args[0], reduction_index(n, next(iter(group.at[n])), reduced))
             fold = Fold(n, n.op.monoid, value, position, _depth(value, folds))  # type: ignore[arg-type]
         k = len(folds)
         state = tuple(var(name, s.dtype) for name, s in zip(fold.names(k), fold.states(), strict=True))

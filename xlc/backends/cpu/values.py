@@ -177,7 +177,9 @@ class Values(Writer):
         name = f"@xlc.table.{_digest(scalar + items)}"
         self.declared.add(f"{name} = linkonce_odr hidden unnamed_addr constant [{len(table)} x {scalar}] [{items}], align 64")
         ty = vector("i64", n)
-        inside = self.call(f"umin.{f'v{n}' if n else ''}i64", ty, (ty, index), (ty, splat("i64", str(len(table) - 1), n)))
+        kind = f"v{n}i64" if n else "i64"
+        inside = self.call(f"smin.{kind}", ty, (ty, index), (ty, splat("i64", str(len(table) - 1), n)))
+        inside = self.call(f"smax.{kind}", ty, (ty, inside), (ty, splat("i64", "0", n)))
         if n:
             return memory.gather(self, d, n, name, inside, None)
         return memory.load_scalar(self, d, self.emit(f"getelementptr inbounds {scalar}, ptr {name}, i64 {inside}"), None)
