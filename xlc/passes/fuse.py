@@ -6,11 +6,11 @@
     %3 = divide(%0, %2)
 
 Enters a Graph without composites; leaves a ``Partition``: groups in an order in which they can run. The walk goes from the results to the
-parameters. A group has a *domain* (loop variables with extents); ``at`` says at which indices of the domain each member is needed. A producer
-joins the group of its consumers when all of them are in that one group and no work is repeated: needed at one index, which varies with the
-outer loops. Cheap producers are copied into several groups; others become one more output of a consumer's group where no cycle can arise,
-or the root of a new group. A reduction joins when it is needed at the outer variables only (so a row is reduced where it is used);
-a contraction joins the group of what follows it (its epilogue) when it is needed at the domain's own variables.
+parameters. A group has a *domain* (loop variables with extents); ``at`` says at which indices of the domain each member is needed. A
+producer joins the group of its consumers when all of them are in that one group and no work is repeated: needed at one index, which
+varies with the outer loops. Cheap producers are copied into several groups; others become one more output of a consumer's group where no
+cycle can arise, or the root of a new group. A reduction joins when it is needed at the outer variables only (so a row is reduced where it
+is used); a contraction joins the group of what follows it (its epilogue) when it is needed at the domain's own variables.
 """
 
 from __future__ import annotations
@@ -227,6 +227,11 @@ class _Fuser:
                         found |= {at for a, at in reads(c, i, g.reduced) if a is n}
         return found
 
+    def covers(self, n: Node, g: Group, index: Index) -> bool:
+        """Whether g runs over exactly the elements of n at this index: a consumer such as concat or pad has more, and reads n for some of
+        them only."""
+        return [g.extents.get(v) for v in index] == list(n.shape)
+
     def refusal(self, n: Node, g: Group, at: set[Index]) -> str | None:
         """Why n cannot be computed inside g, or None."""
         if n.op.name == "copy":
@@ -245,7 +250,7 @@ class _Fuser:
                 return f"{n.op.name} has a loop nest of its own"
             if g.anchor is not None or g.reductions:
                 return "the consumer already has a contraction or a reduction"
-            return None if at == {g.domain} else "its consumer reads it at other positions"
+            return None if at == {g.domain} and self.covers(n, g, g.domain) else "its consumer reads it at other positions"
         if not self.options.elementwise and n.op.kind == "elementwise":
             return "fusion of elementwise operators is switched off"
         if self.cost[n] > CHEAP and n.op.kind != "view":  # a view costs nothing: its producer is asked next
@@ -269,6 +274,8 @@ class _Fuser:
         if len(at) != 1:
             return "its result is needed at several positions"
         index = next(iter(at))
+        if all(i in g.domain for i in index) and not self.covers(n, g, index):
+            return "its consumer needs it in a part of the iterations only"
         axes, shape = n["axes"], n.args[0].shape
         sizes = [shape[a] for a in axes]
         if g.reductions:
@@ -318,7 +325,8 @@ class _Fuser:
         for g in willing:
             others = [h for h in groups if h is not g]
             own = needs[g] == {g.domain} or (needs[g] == {g.outer} and bool(g.reductions))
-            if own and self.options.elementwise and not any(h.reach >> g.number & 1 for h in others):
+            if own and self.covers(n, g,
+                                   next(iter(needs[g]))) and self.options.elementwise and not any(h.reach >> g.number & 1 for h in others):
                 self.place(n, g, needs[g])
                 g.roots.append(n)
                 self.home[n] = g
