@@ -104,9 +104,9 @@ def lifetimes(lives: Sequence[Life], total: int, launches: int) -> str:
     width = left + column * launches + 10
     scale = height / max(total, 1)
     parts = [f'<svg class="drawing" width="{width:.0f}" height="{height + 40:.0f}" viewBox="0 0 {width:.0f} {height + 40:.0f}">',
-             f'<text x="0" y="14">{total} B</text><text x="0" y="{height + 8:.0f}">0</text>']
+             f'<text class="left" x="0" y="14">{total} B</text><text class="left" x="0" y="{height + 8:.0f}">0</text>']
     for k in range(launches):
-        parts.append(f'<text x="{left + (k + 0.5) * column:.0f}" y="{height + 26:.0f}" text-anchor="middle">{k}</text>')
+        parts.append(f'<text x="{left + (k + 0.5) * column:.0f}" y="{height + 26:.0f}">{k}</text>')
     for n, b in enumerate(lives):
         h = max(b.bytes * scale, 1.5)
         y = 8 + height - b.at * scale - h
@@ -114,6 +114,6 @@ def lifetimes(lives: Sequence[Life], total: int, launches: int) -> str:
                      f'y="{y:.1f}" '
                      f'width="{(b.last - b.first + 1) * column:.1f}" height="{h:.1f}"/>')
         if h > 11:
-            parts.append(f'<text x="{left + b.first * column + 4:.1f}" y="{y + h / 2 + 4:.1f}">{escape(b.name)}</text>')
+            parts.append(f'<text class="left" x="{left + b.first * column + 4:.1f}" y="{y + h / 2 + 4:.1f}">{escape(b.name)}</text>')
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
