@@ -414,3 +414,26 @@ def test_against_torch() -> None:
     assert value == pytest.approx(expected.item(), rel=1e-12)
     for g, t in zip(grads, (tw1, tw2, tq), strict=True):
         assert np.allclose(g, t.grad.numpy(), rtol=1e-9, atol=1e-11)
+
+
+# ------------------------------------------------------------------------------------------------ named sizes, dtypes by name
+
+
+def test_named_sizes() -> None:
+    @xlc.jit(dynamic={"x": {0: "n"}, "y": {0: "n"}})
+    def mean_loss(w, x, y):
+        return nn.cross_entropy(np.tanh(x @ w), y).mean()
+
+    g, w = xlc.grad(mean_loss), normal(5, 4)
+    for n in (1, 3, 50):
+        x, y, v, h = normal(n, 5), rng.integers(0, 4, n), normal(5, 4), 1e-5
+        expected = (mean_loss(w + h * v, x, y) - mean_loss(w - h * v, x, y)) / (2 * h)
+        assert (g(w, x, y) * v).sum() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert mean_loss.compiles == 1 and g(w, np.zeros((0, 5)), np.zeros(0, int)).shape == (5, 4)
+
+
+def test_a_dtype_by_name_means_what_it_means_to_numpy() -> None:
+    for name in ("i1", "i2", "i4", "i8", "u1", "u8", "f2", "f4", "f8", "int8", "?"):
+        assert xlc.spec(3, name).dtype.numpy == np.dtype(name)
+        assert xlc.jit(lambda x, name=name: x.astype(name))(np.ones(3)).dtype == np.dtype(name)
+    assert xlc.spec(3, "f32").dtype.numpy == np.float32 and xlc.spec(3, "bfloat16").dtype.name == "bf16"

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import XlcOverflowError, XlcTypeError, XlcValueError
 from ..ir.node import Node, apply, full
 from ..ir.op import lookup
-from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64
+from ..ir.types import DTYPES, Dim, DType, Size, Type, bool_, dtype_of, f64, i64
 from .array import Tracer, lift, unwrap, wrap
 from .size import plain_size
 
@@ -277,7 +277,7 @@ def _mixed_compare(name: str) -> Lowering:
         signed_first = x.dtype.signed
         s = x if signed_first else y
         below = emit("less", s, full(s.type, 0))
-        a, b = (cast(v, dtype_of("u64")) for v in (x, y))
+        a, b = (cast(v, DTYPES["u64"]) for v in (x, y))
         above, under = _COMPARISONS[name]
         return _select(below, _always(below) if (above if signed_first else under) else _never(below), emit(name, a, b))
 
@@ -294,7 +294,7 @@ def _bool_order(name: str) -> Lowering:
 def _bit_count(x: Node) -> Node:
     """The number of ones in |x|, two by two, four by four, ..."""
     if x.dtype.signed:
-        x = cast(emit("abs", x), dtype_of(f"u{x.dtype.bits}"))
+        x = cast(emit("abs", x), DTYPES[f"u{x.dtype.bits}"])
     bits, t = x.dtype.bits, x.type
 
     def mask(group: int) -> Node:

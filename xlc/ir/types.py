@@ -71,14 +71,18 @@ _BY_NUMPY = {d.numpy: d for d in DTYPES.values()}
 
 
 def dtype_of(value: Any) -> DType:
-    """The DType of a DType, a NumPy dtype or anything ``np.dtype`` accepts. TypeError for what xlc does not compute with."""
+    """The DType of a DType, a NumPy dtype or anything ``np.dtype`` accepts. TypeError for what xlc does not compute with. A text means
+    what it means to NumPy (``"i8"`` is int64), and else one of ``DTYPES`` (``"f32"``)."""
     if isinstance(value, DType):
         return value
-    if isinstance(value, str) and value in DTYPES:
-        return DTYPES[value]
-    if value == "bfloat16":
+    if isinstance(value, str) and value == "bfloat16":
         return bf16
-    dtype = np.dtype(value)
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        if isinstance(value, str) and value in DTYPES:
+            return DTYPES[value]
+        raise
     found = _BY_NUMPY.get(dtype.newbyteorder("=")) if dtype.kind not in "OSUVMmc" or dtype == bf16.numpy else None
     if found is None:
         raise TypeError(f"dtype {dtype} is not supported; xlc computes with {', '.join(DTYPES)}")

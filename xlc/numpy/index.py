@@ -14,7 +14,7 @@ from ..frontend.elementwise import broadcast, broadcast_shapes, cast, elementwis
 from ..frontend.index import get_item, parse_key, wrap_negative
 from ..frontend.table import function
 from ..ir.node import Node, full
-from ..ir.types import Dim, Size, Type, dtype_of, i64
+from ..ir.types import DTYPES, Dim, Size, Type, i64
 from .elementwise import select_nodes
 from .shape import index_grid
 
@@ -174,7 +174,7 @@ def sort(x: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, 
     if axis is None:
         x, axis = x.reshape(-1), -1
     at = one_axis(axis, x.ndim)
-    node = cast(x.node, dtype_of("u8")) if x.node.dtype.kind == "b" else x.node
+    node = cast(x.node, DTYPES["u8"]) if x.node.dtype.kind == "b" else x.node
     return wrap(cast(_descending(node, at, "sort") if descending else emit("sort", node, axis=at), x.node.dtype))
 
 
@@ -185,7 +185,7 @@ def argsort(x: Any, axis: int | None = -1, kind: Any = None, order: Any = None, 
     if axis is None or not x.ndim:
         x, axis = x.reshape(-1), -1
     at = one_axis(axis, x.ndim)
-    node = cast(x.node, dtype_of("u8")) if x.node.dtype.kind == "b" else x.node
+    node = cast(x.node, DTYPES["u8"]) if x.node.dtype.kind == "b" else x.node
     if not descending:
         return wrap(emit("argsort", node, axis=at))
     last = wrap(size_node(node.shape[at])) - 1
@@ -273,7 +273,7 @@ def _middle(x: Tracer, at: int) -> Tracer:
     if n == 0:
         raise XlcValueError("median of an empty axis")
     y = pick(n // 2) if n % 2 else (pick(n // 2 - 1) + pick(n // 2)) / 2
-    y = wrap(cast(y.node, x.node.dtype if x.node.dtype.is_float else dtype_of("f64")))
+    y = wrap(cast(y.node, x.node.dtype if x.node.dtype.is_float else DTYPES["f64"]))
     return select_nodes(elementwise("isnan", pick(n - 1)), wrap(full(Type(y.node.dtype), float("nan"))), y, y.node.dtype)
 
 

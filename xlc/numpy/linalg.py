@@ -17,7 +17,7 @@ from ..frontend.axes import integer, many_axes, one_axis
 from ..frontend.elementwise import broadcast, broadcast_shapes, cast, elementwise, emit, loop_dtypes, result_dtype, show_shape, spec_of
 from ..frontend.table import function
 from ..ir.node import Node
-from ..ir.types import DType, Size, bool_, dtype_of
+from ..ir.types import DTYPES, DType, Size, bool_, dtype_of
 from .shape import index_grid, transposed
 
 
@@ -25,7 +25,7 @@ def contract(x: Node, y: Node, axes: tuple[tuple[int, ...], tuple[int, ...]],
              batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())) -> Node:
     """dot_general of two nodes of one dtype; its dimensions are: batch, free ones of x, free ones of y."""
     if x.dtype == bool_:
-        narrow = dtype_of("i32")
+        narrow = DTYPES["i32"]
         return cast(emit("dot", cast(x, narrow), cast(y, narrow), contract=axes, batch=batch), bool_)
     return emit("dot", x, y, contract=axes, batch=batch)
 

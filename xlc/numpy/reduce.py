@@ -13,7 +13,7 @@ from ..frontend.axes import dtype_from, many_axes, one_axis, reduced_axes
 from ..frontend.elementwise import PYTHON, broadcast, cast, elementwise, emit, literal, size_node
 from ..frontend.table import function
 from ..ir.node import Node, full
-from ..ir.types import DType, Size, Type, bool_, dtype_of, f32, f64, i64, product, u64
+from ..ir.types import DTYPES, DType, Size, Type, bool_, f32, f64, i64, product, u64
 from .elementwise import as_float, select_nodes
 
 
@@ -126,7 +126,7 @@ def _arg(name: str, x: Any, axis: Any, out: Any, keepdims: bool) -> Any:
         raise XlcValueError(f"attempt to get {name} of an empty sequence")
     if not axes:
         return wrap(full(Type(i64), 0))
-    node = cast(node, dtype_of("u8")) if node.dtype == bool_ else node
+    node = cast(node, DTYPES["u8"]) if node.dtype == bool_ else node
     return wrap(reduce(name, node, axes, keepdims))
 
 
@@ -303,7 +303,7 @@ def _cumulative(name: str, x: Tracer, axis: Any, dtype: Any) -> Tracer:
         x = x.reshape(1)
     node = x.node
     if node.dtype == bool_:
-        return wrap(cast(emit(name, cast(node, dtype_of("u8")), axis=one_axis(axis, node.rank), reverse=False), bool_))
+        return wrap(cast(emit(name, cast(node, DTYPES["u8"]), axis=one_axis(axis, node.rank), reverse=False), bool_))
     return wrap(emit(name, node, axis=one_axis(axis, node.rank), reverse=False))
 
 

@@ -15,7 +15,7 @@ from ..frontend.elementwise import broadcast, broadcast_shapes, cast, emit, lite
 from ..frontend.elementwise import broadcast_to as broadcast_node
 from ..frontend.table import function
 from ..ir.node import Node, full
-from ..ir.types import Dim, Size, Type, dtype_of, product
+from ..ir.types import DTYPES, Dim, Size, Type, dtype_of, product
 
 
 @function(np.reshape)
@@ -474,7 +474,7 @@ def _pad_constant(x: Tracer, per_axis: list[Any], values: Any) -> Tracer:
 
 def index_grid(shape: tuple[Size, ...], axis: int) -> Node:
     """The coordinate along ``axis``, everywhere in a tensor of this shape."""
-    return emit("iota", shape=shape, axis=axis, dtype=dtype_of("i64"))
+    return emit("iota", shape=shape, axis=axis, dtype=DTYPES["i64"])
 
 
 def _triangle(name: str, keep_lower: bool) -> None:
