@@ -99,7 +99,7 @@ def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequ
     return list(reduction_index(anchor, next(iter(group.at[anchor])), reduced))
 
 
-def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,  # type: ignore[type-arg]
+def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,
                  buffers: dict[Node, Buffer]) -> tuple[list[Fold], list[Expr], list[Expr]]:
     """Every reduction as a Fold (in an order in which they can run), and the values and addresses of the roots."""
     inliner = Inliner(group.members, buffers)
@@ -173,7 +173,7 @@ class _Nest:
             live = [(k, f) for k, f in enumerate(self.folds) if f.stage == stage]
             stores = [(b, a, v) for b, a, v, s, full in self.roots if full and s == stage]
             body += self._row_stage(live, stores, before, last, width, native)
-        body += [Store(b, (a,), v) for b, a, v, _, full in self.roots if not full]
+        body += _stored([(b, a, v) for b, a, v, _, full in self.roots if not full])
         total = product(d.extent for d in self.inner)
         block = max(1, 2048 // max(total, 1)) if isinstance(total, int) else 1
         return parallel(self.outer, body, block)
@@ -189,7 +189,7 @@ class _Nest:
             pinned = inline.uses_outside_addresses(everything)
             if o.var not in pinned and i.var not in pinned and inline.collapsible(
                     [*inline.addresses(everything), *places], o.var, i.var, size(i.extent)):
-                self._map(lambda e, memo, o=o, i=i: inline.collapse(e, o.var, i.var, i.var, memo), lambda a, o=o: ix.build(  # type: ignore[misc]
+                self._map(lambda e, memo, o=o, i=i: inline.collapse(e, o.var, i.var, i.var, memo), lambda a, o=o: ix.build(
                     {m: c for m, c in ix.polynomial(a).items() if o.var not in m}))
                 dims[k:k + 2] = [Dimension(i.var, o.extent * i.extent)]
             k -= 1
@@ -365,8 +365,8 @@ class _Nest:
                 for c, (name, s) in enumerate(zip(f.names(k), f.states(), strict=True)):
                     result = lookup("cast")(load(totals[k], (lane,)), dtype=s.dtype) if k in wide else load(accumulators[k][c], (lane,))
                     results[var(name, s.dtype)] = result
-        body += [vector(*(Store(b, (substitute(a, zero),), finished(v)) for b, a, v, _, full in self.roots if not full))] \
-            if any(not full for *_, full in self.roots) else []
+        ends = [(b, substitute(a, zero), finished(v)) for b, a, v, _, full in self.roots if not full]
+        body += [vector(*_stored(ends))] if ends else []
         n = last.static
         pieces = Dimension(start, -(-n // width) if n is not None else (last.extent + (width - 1)) // width)
         if pieces.extent == 1:
@@ -384,6 +384,14 @@ def _substituted(s: Stmt, at: dict[Expr, Expr]) -> Stmt:
         case Loop():
             return Loop(s.var, substitute(s.start, at), substitute(s.stop, at), s.step, s.kind, tuple(_substituted(x, at) for x in s.body), s.width)
     return s
+
+
+def _stored(ends: Sequence[tuple[Buffer, Expr, Expr]]) -> list[Stmt]:
+    """Stores, all of whose values are computed before the first (one may lie over what another still reads)."""
+    lets = [Let(f"z{j}", v) for j, (_, _, v) in enumerate(ends)]
+    if len(ends) == 1:
+        return [Store(b, (a,), v) for b, a, v in ends]
+    return [*lets, *(Store(b, (a,), var(let.name, let.value.dtype)) for let, (b, a, _) in zip(lets, ends, strict=True))]
 
 
 def _lane_of(v: str) -> Expr:
