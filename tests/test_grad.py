@@ -434,6 +434,6 @@ def test_named_sizes() -> None:
 
 def test_a_dtype_by_name_means_what_it_means_to_numpy() -> None:
     for name in ("i1", "i2", "i4", "i8", "u1", "u8", "f2", "f4", "f8", "int8", "?"):
-        assert xlc.spec(3, name).dtype.numpy == np.dtype(name)
+        assert xlc.spec(3, name).type.dtype.numpy == np.dtype(name)
         assert xlc.jit(lambda x, name=name: x.astype(name))(np.ones(3)).dtype == np.dtype(name)
-    assert xlc.spec(3, "f32").dtype.numpy == np.float32 and xlc.spec(3, "bfloat16").dtype.name == "bf16"
+    assert xlc.spec(3, "f32").type.dtype.numpy == np.float32 and xlc.spec(3, "bfloat16").type.dtype.name == "bf16"
