@@ -32,6 +32,8 @@ def take(x: Any, indices: Any, axis: int | None = None, out: None = None, mode: 
     x, ids = lift(x), integer_ids(indices, "take").node
     if axis is None:
         x, axis = x.reshape(-1), 0
+    elif not x.ndim:
+        x = x.reshape(1)  # as NumPy does
     at = one_axis(axis, x.ndim)
     n = x.node.shape[at]
     if mode == "wrap":

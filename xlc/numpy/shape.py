@@ -384,6 +384,8 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     x = lift(x)
     if axis is None:
         x, axis = ravel(x), 0
+    elif not x.ndim:
+        x = ravel(x)
     at = one_axis(axis, x.ndim)
     if isinstance(repeats, Tracer):
         raise XlcTypeError("np.repeat with traced repeats gives a result whose shape depends on the data; the repeats must be known "
