@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 _WHERE = {  # public name -> module that has it; imported when first used, so that `import xlc` stays quick
     **dict.fromkeys(("jit", "spec"), ".frontend.jit"),
-    **dict.fromkeys(("grad", "value_and_grad", "vjp", "stop_gradient", "custom_vjp"), ".frontend.grad"),
+    **dict.fromkeys(("grad", "value_and_grad", "vjp", "stop_gradient"), ".frontend.grad"),
+    "custom_vjp": ".frontend.custom",
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }
 _MODULES = ("aot", "config", "errors", "nn", "numpy")

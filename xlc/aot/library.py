@@ -21,7 +21,7 @@ from ..errors import XlcTypeError, XlcValueError
 from ..frontend.trace import as_array
 from ..frontend.tree import flatten, unflatten
 from ..ir.plan import ALIGNMENT
-from ..ir.types import Dim, evaluate, parse_size
+from ..ir.types import Dim, evaluate
 from ..run import native
 from .interface import MARK, Interface, Port, tree_from_data
 
@@ -64,6 +64,7 @@ class Library:
         self.__name__ = interface.name
         self._tree, self._out_tree = tree_from_data(interface.in_tree), tree_from_data(interface.out_tree)
         self._sizes = [Dim.named(s) for s in interface.sizes]
+        self._types = {p.name: p.type for p in (*interface.inputs, *interface.outputs)}
         self._workspace_bytes = code[f"{interface.name}_workspace_size"]
         self._workspace_bytes.restype = ctypes.c_size_t
         self._entry = code[f"{interface.name}_parallel"]
@@ -74,7 +75,8 @@ class Library:
         arrays = [self._array(p, leaf) for p, leaf in zip(self.interface.inputs, leaves, strict=True)]
         env = self._env(arrays)
         sizes = [ctypes.c_int64(env[s]) for s in self.interface.sizes]
-        outputs = [np.empty(tuple(evaluate(s, env) for s in p.type.shape), p.type.dtype.numpy) for p in self.interface.outputs]
+        made = [self._types[p.name] for p in self.interface.outputs]
+        outputs = [np.empty(tuple(evaluate(s, env) for s in t.shape), t.dtype.numpy) for t in made]
         shared = {p.shared: i for i, p in enumerate(self.interface.outputs) if p.shared}
         arrays = [a.copy() if p.name in shared else a for p, a in zip(self.interface.inputs, arrays, strict=True)]
         workspace = np.empty(self._workspace_bytes(*sizes) + ALIGNMENT, np.uint8)
@@ -99,7 +101,7 @@ class Library:
 
     def _array(self, p: Port, value: Any) -> np.ndarray:
         what = f"{self.__name__}(): the argument {p.path}"
-        dtype = p.type.dtype.numpy
+        dtype = self._types[p.name].dtype.numpy
         array = np.asarray(value, dtype) if type(value) in (bool, int, float) else as_array(value, what)
         if array.dtype.newbyteorder("=") != dtype:
             raise XlcTypeError(f"{what} must be {p.type}, found {array.dtype}; convert it with astype")
@@ -111,7 +113,7 @@ class Library:
         """The named sizes, read from the arguments; every axis is checked."""
         env: dict[str, int] = {}
         axes = [(p, axis, s, n) for p, a in zip(self.interface.inputs, arrays, strict=True)
-                for axis, (s, n) in enumerate(zip(map(parse_size, p.shape), a.shape, strict=True))]
+                for axis, (s, n) in enumerate(zip(self._types[p.name].shape, a.shape, strict=True))]
         for _, _, s, n in axes:
             if s in self._sizes:
                 env.setdefault(str(s), n)
