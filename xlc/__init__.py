@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .errors import XlcOverflowError as XlcOverflowError
     from .errors import XlcTypeError as XlcTypeError
     from .errors import XlcValueError as XlcValueError
-    from .frontend.grad import custom_vjp as custom_vjp
+    from .frontend.custom import custom_vjp as custom_vjp
     from .frontend.grad import grad as grad
     from .frontend.grad import stop_gradient as stop_gradient
     from .frontend.grad import value_and_grad as value_and_grad
