@@ -414,7 +414,7 @@ def test_results_of_every_kind() -> None:
     assert same[0] is not same[1] or True
     compare(same, (x + 1, x + 1))
     i = np.arange(3)
-    compare(xlc.jit(lambda i: (i + 0, i * 1, i, -(-i)))(i), (i, i, i, i))  # equal only once simplified
+    compare(xlc.jit(lambda i: (i + 0, i * 1, i, -(-i)))(i), (i, i, i, i))  # noqa: B002  (equal only once simplified)
     compare(xlc.jit(lambda: np.ones(2) + xnp.arange(2))(), np.array([1.0, 2.0]))
 
 

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import XlcError, XlcTypeError, XlcValueError
 
@@ -194,3 +194,6 @@ class _Config(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Config
+
+if TYPE_CHECKING:
+    def __getattr__(name: str) -> Any: ...

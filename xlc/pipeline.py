@@ -44,12 +44,17 @@ class Pass:
 
 GRAPH_PASSES: tuple[Pass, ...] = (
     Pass("decompose", lambda g, o, b: decompose(g)),  # no composite is left, but those that the backend's library claims
-    Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, tuple(filter(None, config.skip.split(","))), config.bisect)),  # no rule of the table applies any more
+    Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, skipped(), config.bisect)),  # no rule of the table applies any more
     Pass("split", lambda g, o, b: split(g)),  # no long reduction with few results
     Pass("layout", lambda g, o, b: layout(g, b.machine)),  # contractions read their right-hand side along its last dimension
     Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants
     Pass("results", lambda g, o, b: own_results(g)),  # every result is a node of its own: no parameter, constant or other result
 )
+
+
+def skipped() -> tuple[str, ...]:
+    """The rules and passes that the user leaves out."""
+    return tuple(filter(None, config.skip.split(",")))
 
 
 @dataclass

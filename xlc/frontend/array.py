@@ -227,13 +227,14 @@ class Tracer:
         if others and any(o is not None for o in (out, *others)):
             raise XlcTypeError(f"np.{name}(..., out=(y, z)): traced arrays are not written in place; write y, z = np.{name}(...)")
         if isinstance(out, np.ndarray):
-            raise XlcTypeError(f"np.{name} would write a traced value into an ordinary array (a += b, or out=a); write a = a + b, or make a with "
-                               "xlc.numpy.zeros, np.zeros_like(x)")
+            raise XlcTypeError(f"np.{name} would write a traced value into an ordinary array (a += b, or out=a); write a = a + b, or "
+                               "make a with xlc.numpy.zeros, np.zeros_like(x)")
         if out is None and where is not True:
             raise XlcTypeError(f"np.{name}(..., where=mask) leaves elements undefined; write np.where(mask, np.{name}(...), other)")
         if method != "__call__":
             if out is not None or where is not True:
-                raise XlcTypeError(f"np.{name}.{method} with out= or where= is not supported on traced values; write y = np.{name}.{method}(x)")
+                raise XlcTypeError(f"np.{name}.{method} with out= or where= is not supported on traced values; write y = "
+                                   f"np.{name}.{method}(x)")
             return _ufunc_method(ufunc, method, inputs, kwargs)
         result = call(serving(ufunc), full_name(ufunc), inputs, kwargs)
         if out is None:
@@ -473,14 +474,14 @@ def _written(x: Tracer, result: Tracer, what: str, instead: str) -> Tracer:
     """``result`` in the memory of ``x``: a new tracer; every other tracer of that memory becomes stale."""
     node, out, storage = x.node, result.node, x._storage
     if storage is not None and storage.owner:
-        raise XlcTypeError(f"{what} would write into {storage.owner}, which belongs to the caller; write {instead} (a compiled function does not change "
-                           "its arguments; donate= lets it reuse their memory)")
+        raise XlcTypeError(f"{what} would write into {storage.owner}, which belongs to the caller; write {instead} (a compiled function "
+                           "does not change its arguments; donate= lets it reuse their memory)")
     if not np.can_cast(out.dtype.numpy, node.dtype.numpy, "same_kind"):
-        raise XlcTypeError(f"{what}: cannot cast the result from {out.dtype.numpy} to {node.dtype.numpy} with casting rule 'same_kind': an array that "
-                           f"is updated in place keeps its dtype; write {instead}")
+        raise XlcTypeError(f"{what}: cannot cast the result from {out.dtype.numpy} to {node.dtype.numpy} with casting rule 'same_kind': "
+                           f"an array that is updated in place keeps its dtype; write {instead}")
     if out.shape != node.shape:
-        raise XlcValueError(f"{what}: non-broadcastable output operand with shape {show_shape(node.shape)} doesn't match the broadcast shape "
-                            f"{show_shape(out.shape)}; write {instead}")
+        raise XlcValueError(f"{what}: non-broadcastable output operand with shape {show_shape(node.shape)} doesn't match the broadcast "
+                            f"shape {show_shape(out.shape)}; write {instead}")
     if storage is None:
         storage = x._storage = Storage()
     storage.version += 1

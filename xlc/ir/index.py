@@ -123,7 +123,7 @@ def _join_quotients(p: Polynomial) -> Polynomial:
             q = next((a for a in m2 if a.op is quotient and a.args == (t, d)), None)
             if q is None:
                 continue
-            rest2 = list(a for a in m2 if a is not q)
+            rest2 = [a for a in m2 if a is not q]
             # m2 * c2 must be (rest * c) * d
             want = _arith("multiply", {rest: c}, polynomial(d)) or {}
             if want == {tuple(sorted(rest2, key=_key)): c2}:
@@ -177,13 +177,13 @@ def bounds(e: Expr) -> tuple[float, float]:
     """The least and greatest value an index can have, by interval arithmetic over the known ranges."""
     lo = hi = 0.0
     for m, c in polynomial(e).items():
-        l, h = 1.0, 1.0
+        low, high = 1.0, 1.0
         for a in m:
             al, ah = _atom_bounds(a)
-            products = [x * y if x and y else 0.0 for x in (l, h) for y in (al, ah)]
-            l, h = min(products), max(products)
-        l, h = (l * c, h * c) if c > 0 else (h * c, l * c)
-        lo, hi = lo + l, hi + h
+            products = [x * y if x and y else 0.0 for x in (low, high) for y in (al, ah)]
+            low, high = min(products), max(products)
+        low, high = (low * c, high * c) if c > 0 else (high * c, low * c)
+        lo, hi = lo + low, hi + high
     return lo, hi
 
 
@@ -227,15 +227,25 @@ def _below(e: Expr, limit: Expr) -> bool:
     return extent is limit or (extent is not None and polynomial(extent) == polynomial(limit))
 
 
+def _without(m: tuple[Expr, ...], factors: tuple[Expr, ...]) -> tuple[Expr, ...] | None:
+    """The monomial divided by others, or None where it lacks one of them."""
+    left = list(m)
+    for a in factors:
+        if a not in left:
+            return None
+        left.remove(a)
+    return tuple(left)
+
+
 def _divide(e: Expr, d: Expr) -> tuple[Polynomial, Polynomial]:
     """e = d * quotient + rest, term by term."""
     quotient: Polynomial = {}
     rest: Polynomial = {}
     (dm, dc), *more = polynomial(d).items() or [((), 0)]
     for m, c in polynomial(e).items():
-        left = list(m)
-        if not more and dc and c % dc == 0 and all(a in left and (left.remove(a) or True) for a in dm):
-            quotient[tuple(left)] = c // dc
+        left = _without(m, dm)
+        if not more and dc and c % dc == 0 and left is not None:
+            quotient[left] = c // dc
         else:
             rest[m] = c
     if d.is_const and d.value > 0 and () in rest:  # floor the constant part too: (x + 7) // 4, x in 0..3, is no simpler; 4k + 7 is

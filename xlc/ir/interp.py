@@ -53,10 +53,10 @@ def interpret(graph: Graph, *arrays: Any, sizes: Mapping[str, int] | None = None
             continue
         attrs = {k: _static(v, env) for k, v in n.attrs}
         values[n] = _checked(n, np.asarray(n.op.numpy(*(values[a] for a in n.args), **attrs)), env)
-        for a in dict.fromkeys(n.args):
-            uses[a] -= 1
-            if not uses[a] and a not in keep:
-                del values[a]
+        for arg in dict.fromkeys(n.args):
+            uses[arg] -= 1
+            if not uses[arg] and arg not in keep:
+                del values[arg]
     return [np.ascontiguousarray(values[r]).reshape(values[r].shape) for r in graph.results]
 
 

@@ -24,8 +24,8 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Slot:
-    """One buffer of the plan. ``place`` is one of PLACES; ``at`` is the index of the parameter, result or constant, or the byte offset in the
-    arena (a Size: affine in the symbols, always a multiple of 64)."""
+    """One buffer of the plan. ``place`` is one of PLACES; ``at`` is the index of the parameter, result or constant, or the byte offset in
+    the arena (a Size: affine in the symbols, always a multiple of 64)."""
 
     name: str
     type: Type
@@ -45,8 +45,8 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """``kernels`` holds each distinct kernel once. ``lower_bound`` is the largest set of bytes alive at once (the least any arena can be for
-    this order of launches). ``donated`` lists (result index, parameter index) pairs that share memory."""
+    """``kernels`` holds each distinct kernel once. ``lower_bound`` is the largest set of bytes alive at once (the least any arena can be
+    for this order of launches). ``donated`` lists (result index, parameter index) pairs that share memory."""
 
     name: str
     sizes: tuple[str, ...]

@@ -14,7 +14,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Union
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -223,7 +223,7 @@ class Dim:
     __repr__ = __str__
 
 
-Size = Union[int, Dim]
+Size = int | Dim
 
 
 def _terms(size: Size) -> Iterable[tuple[Monomial, int]]:
@@ -259,7 +259,7 @@ def parse_size(text: str) -> Size:
             case ast.BinOp(left=a, op=ast.Mult(), right=b):
                 return walk(a) * walk(b)
             case ast.BinOp(left=a, op=ast.FloorDiv(), right=b):
-                return walk(a) // walk(b)
+                return walk(a) // walk(b)  # type: ignore[operator]
             case ast.BinOp(left=a, op=ast.Pow(), right=ast.Constant(value=int(p))):
                 return product([walk(a)] * p)
         raise ValueError(f"not a size: {text!r}")

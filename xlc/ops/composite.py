@@ -1,5 +1,5 @@
-"""Composites: operators that stay one node until the pass ``decompose``, so that a backend may claim them. All act along ``axes`` (ascending)
-or the last dimensions.
+"""Composites: operators that stay one node until the pass ``decompose``, so that a backend may claim them. All act along ``axes``
+(ascending) or the last dimensions.
 
     softmax(%x) {axes=(1,)}  ->  e = exp(x - max(x)); e / sum(e)
 """
@@ -35,22 +35,22 @@ def _reduced(x: Type, axes: tuple[int, ...]) -> Type:
 def _peak(x: Node, axes: tuple[int, ...]) -> Node:
     """The greatest element, 0 where it is infinite (so that inf - inf does not arise); no gradient flows through it."""
     m = stop_gradient(max_(x, axes=axes))
-    return where(isfinite(m), m, full(m.type, 0))  # type: ignore[no-any-return]
+    return where(isfinite(m), m, full(m.type, 0))
 
 
 def _logsumexp(x: Node, axes: tuple[int, ...]) -> Node:
     m = _peak(x, axes)
-    return log(sum_(exp(x - back(m, x, axes)), axes=axes)) + m  # type: ignore[no-any-return]
+    return log(sum_(exp(x - back(m, x, axes)), axes=axes)) + m
 
 
 def _softmax(x: Node, axes: tuple[int, ...]) -> Node:
     e = exp(x - back(stop_gradient(max_(x, axes=axes)), x, axes))
-    return e / back(sum_(e, axes=axes), x, axes)  # type: ignore[no-any-return]
+    return e / back(sum_(e, axes=axes), x, axes)
 
 
 def _log_softmax(x: Node, axes: tuple[int, ...]) -> Node:
     shifted = x - back(stop_gradient(max_(x, axes=axes)), x, axes)
-    return shifted - back(log(sum_(exp(shifted), axes=axes)), x, axes)  # type: ignore[no-any-return]
+    return shifted - back(log(sum_(exp(shifted), axes=axes)), x, axes)
 
 
 logsumexp = composite("logsumexp", _reduced, _logsumexp)
@@ -63,7 +63,7 @@ def _mean(x: Node, axes: tuple[int, ...]) -> Node:
     total = sum_(x, axes=axes)
     if isinstance(count, int):
         return total / float(max(count, 1))
-    return total / broadcast(cast(lookup("extent")(size=count), dtype=x.dtype), shape=total.shape, axes=())  # type: ignore[no-any-return]
+    return total / broadcast(cast(lookup("extent")(size=count), dtype=x.dtype), shape=total.shape, axes=())
 
 
 def _wide(x: Node) -> Node:
@@ -86,12 +86,12 @@ def _affine_type(x: Type, *parameters: Type, axes: tuple[int, ...], eps: float) 
 def _layer_norm(x: Node, scale: Node, bias: Node, axes: tuple[int, ...], eps: float) -> Node:
     y = _normalised(_wide(x), axes, eps, True)
     out = y * broadcast(_wide(scale), shape=x.shape, axes=axes) + broadcast(_wide(bias), shape=x.shape, axes=axes)
-    return cast(out, dtype=x.dtype) if out.dtype is not x.dtype else out  # type: ignore[no-any-return]
+    return cast(out, dtype=x.dtype) if out.dtype is not x.dtype else out
 
 
 def _rms_norm(x: Node, scale: Node, axes: tuple[int, ...], eps: float) -> Node:
     out = _normalised(_wide(x), axes, eps, False) * broadcast(_wide(scale), shape=x.shape, axes=axes)
-    return cast(out, dtype=x.dtype) if out.dtype is not x.dtype else out  # type: ignore[no-any-return]
+    return cast(out, dtype=x.dtype) if out.dtype is not x.dtype else out
 
 
 layer_norm = composite("layer_norm", _affine_type, _layer_norm, arity=3)
@@ -107,7 +107,7 @@ def _cross_type(logits: Type, labels: Type) -> Type:
 def _cross_entropy(logits: Node, labels: Node) -> Node:
     axis = logits.rank - 1
     picked = take_along(logits, reshape(cast(labels, dtype=i64), shape=(*labels.shape, 1)), axis=axis)
-    return logsumexp(logits, axes=(axis,)) - reshape(picked, shape=labels.shape)  # type: ignore[no-any-return]
+    return logsumexp(logits, axes=(axis,)) - reshape(picked, shape=labels.shape)
 
 
 def _cross_entropy_vjp(g: Node, y: Node, logits: Node, labels: Node) -> list[Node | None]:
@@ -131,7 +131,7 @@ def _same_type(x: Type, y: Type) -> Type:
 
 def _sigmoid_cross_entropy(x: Node, z: Node) -> Node:
     """max(x, 0) - x*z + log(1 + exp(-|x|)): no overflow for any x."""
-    return maximum(x, 0.0) - x * z + log1p(exp(-abs_(x)))  # type: ignore[no-any-return]
+    return maximum(x, 0.0) - x * z + log1p(exp(-abs_(x)))
 
 
 def _sigmoid_cross_entropy_vjp(g: Node, y: Node, x: Node, z: Node) -> list[Node]:
@@ -142,7 +142,8 @@ sigmoid_cross_entropy = composite("sigmoid_cross_entropy", _same_type, _sigmoid_
 
 
 def _attention_type(q: Type, k: Type, v: Type, *mask: Type, causal: bool, scale: float | None) -> Type:
-    if q.rank < 2 or k.rank != q.rank or v.rank != q.rank or q.shape[:-2] != k.shape[:-2] or q.shape[-1] != k.shape[-1] or v.shape[:-1] != k.shape[:-1]:
+    ranks = q.rank >= 2 and k.rank == q.rank and v.rank == q.rank
+    if not ranks or q.shape[:-2] != k.shape[:-2] or q.shape[-1] != k.shape[-1] or v.shape[:-1] != k.shape[:-1]:
         raise XlcValueError(f"attention needs q (..., tokens, depth), k (..., keys, depth), v (..., keys, width), found {q}, {k}, {v}")
     scores = (*q.shape[:-1], k.shape[-2])
     if mask and (mask[0].shape != scores or (mask[0].dtype is not bool_ and mask[0].dtype is not q.dtype)):
@@ -163,7 +164,7 @@ def _attention(q: Node, k: Node, v: Node, *mask: Node, causal: bool, scale: floa
         rows, columns = (iota(shape=scores.shape, axis=scores.rank - d, dtype=i64) for d in (2, 1))
         scores = where(columns <= rows, scores, low)  # query i sees keys 0..i, as in PyTorch and JAX
     weights = softmax(scores, axes=(scores.rank - 1,))
-    return dot(weights, v, contract=((scores.rank - 1,), (v.rank - 2,)), batch=(lead, lead))  # type: ignore[no-any-return]
+    return dot(weights, v, contract=((scores.rank - 1,), (v.rank - 2,)), batch=(lead, lead))
 
 
 attention = composite("attention", _attention_type, _attention, arity=None)

@@ -40,7 +40,7 @@ def _check_nonempty(name: str, x: Type, axes: Sequence[int], ids: Type) -> None:
 
 def _clamped(i: Expr, n: Any) -> Expr:
     wide = i if i.dtype is i64 else cast(i, dtype=i64)
-    return maximum(minimum(wide, size(n) - const(1)), const(0))  # type: ignore[no-any-return]
+    return maximum(minimum(wide, size(n) - const(1)), const(0))
 
 
 def _gather_type(x: Type, ids: Type, axis: int) -> Type:
@@ -55,18 +55,18 @@ def _gather_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     x, ids = n.args
     axis, k = n["axis"], ids.rank
     chosen = _clamped(read(1, tuple(index[axis:axis + k])), x.shape[axis])
-    return read(0, (*index[:axis], chosen, *index[axis + k:]))  # type: ignore[no-any-return]
+    return read(0, (*index[:axis], chosen, *index[axis + k:]))
 
 
 def _wide(ids: Node) -> Node:
-    return ids if ids.dtype is i64 else cast(ids, dtype=i64)  # type: ignore[no-any-return]
+    return ids if ids.dtype is i64 else cast(ids, dtype=i64)
 
 
 def _extent(size: Any, like: Node) -> Node:
     """A size, named or not, as i64 of the shape of ``like``."""
     if isinstance(size, int):
         return full(Type(i64, like.shape), size)
-    return lookup("broadcast")(lookup("extent")(size=size), shape=like.shape, axes=())  # type: ignore[no-any-return]
+    return lookup("broadcast")(lookup("extent")(size=size), shape=like.shape, axes=())
 
 
 def _scatter_add(g: Node, like: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Node:
@@ -75,11 +75,11 @@ def _scatter_add(g: Node, like: Node, ids: Sequence[Node], axes: tuple[int, ...]
     for i, a in zip(ids, axes, strict=True):
         wide = _wide(i)
         clamped.append(maximum(minimum(wide, _extent(like.shape[a], wide) - 1), 0))
-    return scatter(full(like.type, 0), g, *clamped, axes=axes, mode="add")  # type: ignore[no-any-return]
+    return scatter(full(like.type, 0), g, *clamped, axes=axes, mode="add")
 
 
-gather = view("gather", _gather_type, lambda x, i, axis: np.take(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis), _gather_pull, arity=2, kind="indexed",
-              vjp=lambda g, y, x, i, axis: [_scatter_add(g, x, [i], (axis,)), None])
+gather = view("gather", _gather_type, lambda x, i, axis: np.take(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis), _gather_pull, arity=2,
+              kind="indexed", vjp=lambda g, y, x, i, axis: [_scatter_add(g, x, [i], (axis,)), None])
 
 
 def _index_type(x: Type, *ids: Type, axes: tuple[int, ...]) -> Type:
@@ -99,7 +99,7 @@ def _index_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     at = tuple(index[first:first + k])
     chosen = {a: _clamped(read(j + 1, at), x.shape[a]) for j, a in enumerate(axes)}
     rest = iter([*index[:first], *index[first + k:]])
-    return read(0, tuple(chosen[d] if d in chosen else next(rest) for d in range(x.rank)))  # type: ignore[no-any-return]
+    return read(0, tuple(chosen[d] if d in chosen else next(rest) for d in range(x.rank)))
 
 
 def _index_array(x: np.ndarray, *ids: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -130,7 +130,7 @@ def _along_type(x: Type, ids: Type, axis: int) -> Type:
 def _along_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     axis = n["axis"]
     chosen = _clamped(read(1, tuple(index)), n.args[0].shape[axis])
-    return read(0, tuple(chosen if d == axis else i for d, i in enumerate(index)))  # type: ignore[no-any-return]
+    return read(0, tuple(chosen if d == axis else i for d, i in enumerate(index)))
 
 
 def _along_vjp(g: Node, y: Node, x: Node, ids: Node, axis: int) -> list[Node | None]:
@@ -139,8 +139,8 @@ def _along_vjp(g: Node, y: Node, x: Node, ids: Node, axis: int) -> list[Node | N
     return [_scatter_add(g, x, every, tuple(range(x.rank))), None]
 
 
-take_along = view("take_along", _along_type, lambda x, i, axis: np.take_along_axis(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis), _along_pull, arity=2,
-                  kind="indexed", vjp=_along_vjp)
+take_along = view("take_along", _along_type, lambda x, i, axis: np.take_along_axis(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis),
+                  _along_pull, arity=2, kind="indexed", vjp=_along_vjp)
 
 # ------------------------------------------------------------------------------------------------ scatter
 
@@ -211,7 +211,7 @@ def _inside(u: Node, x: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Nod
         wide = _wide(i)
         ok = bitwise_and(wide >= 0, wide < _extent(x.shape[a], wide))
         out = ok if out is None else bitwise_and(out, ok)
-    return lookup("broadcast")(out, shape=u.shape, axes=tuple(range(axes[0], axes[0] + k)))  # type: ignore[no-any-return]
+    return lookup("broadcast")(out, shape=u.shape, axes=tuple(range(axes[0], axes[0] + k)))
 
 
 scatter: Any = register(Op("scatter", "indexed", None, _scatter_type, _scatter_array, vjp=_scatter_vjp, dtypes=ALL, exact=True))
@@ -239,7 +239,8 @@ def _sort_vjp(g: Node, y: Node, x: Node, axis: int, **attrs: Any) -> list[Node]:
     return [take_along.vjp(g, y, x, order, axis=axis)[0]]  # type: ignore[misc]
 
 
-sort: Any = register(Op("sort", "ordered", 1, _axis_type, lambda x, axis, descending=False: np.take_along_axis(x, _argsort_array(x, axis, descending), axis),
+sort: Any = register(Op("sort", "ordered", 1, _axis_type,
+                        lambda x, axis, descending=False: np.take_along_axis(x, _argsort_array(x, axis, descending), axis),
                         vjp=_sort_vjp, dtypes=ALL, exact=True, doc="stable; nan last"))
 argsort: Any = register(Op("argsort", "ordered", 1, lambda x, axis, descending=False: _axis_type(x, axis).with_dtype(i64),
                            lambda x, axis, descending=False: _argsort_array(x, axis, descending).astype(np.int64),
@@ -274,8 +275,8 @@ LARGEST_BITS = 40  # of the number of elements of an array of named size that is
 def _before(x: Expr, y: Expr) -> Expr:
     if not x.dtype.is_float:
         return x < y
-    return (x < y) | (equal(x, x) & not_equal(y, y))  # type: ignore[no-any-return]
+    return (x < y) | (equal(x, x) & not_equal(y, y))
 
 
-searchsorted: Any = view("searchsorted", _search_type, lambda a, v, side: np.asarray(np.searchsorted(a, v, side)).astype(np.int64), _search_pull,
-                         arity=2, kind="indexed", vjp=lambda g, y, a, v, side: [None, None])
+searchsorted: Any = view("searchsorted", _search_type, lambda a, v, side: np.asarray(np.searchsorted(a, v, side)).astype(np.int64),
+                         _search_pull, arity=2, kind="indexed", vjp=lambda g, y, a, v, side: [None, None])

@@ -27,7 +27,8 @@ def is_half(d: DType) -> bool:
 
 
 def rounded(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """NumPy's astype between floats, rounding once. (ml_dtypes narrows f64 to bf16 through f32, rounding twice: here f32 is rounded to odd.)"""
+    """NumPy's astype between floats, rounding once. (ml_dtypes narrows f64 to bf16 through f32, rounding twice: here f32 is rounded to
+    odd.)"""
     if dtype.kind != "V" or x.dtype.kind != "f" or x.dtype.itemsize <= 4:
         return x.astype(dtype)
     near = x.astype(np.float32)

@@ -34,8 +34,10 @@ def _infer(a: Type, b: Type, contract: Pair, batch: Pair) -> Type:
     for kind, left, right in (("contracted", lc, rc), ("batch", lb, rb)):
         for i, j in zip(left, right, strict=True):
             if a.shape[i] != b.shape[j]:
-                raise XlcValueError(f"dot: {kind} dimensions differ: {a} has {a.shape[i]} in dimension {i}, {b} has {b.shape[j]} in dimension {j}")
-    free = [s for d, s in enumerate(a.shape) if d not in lc and d not in lb] + [s for d, s in enumerate(b.shape) if d not in rc and d not in rb]
+                raise XlcValueError(f"dot: {kind} dimensions differ: {a} has {a.shape[i]} in dimension {i}, "
+                                    f"{b} has {b.shape[j]} in dimension {j}")
+    free = [s for d, s in enumerate(a.shape) if d not in lc and d not in lb]
+    free += [s for d, s in enumerate(b.shape) if d not in rc and d not in rb]
     return Type(a.dtype, (*(a.shape[d] for d in lb), *free))
 
 
@@ -75,7 +77,7 @@ def _placed(x: Node, where: tuple[int, ...]) -> Node:
     """Dimension k of x becomes dimension where[k]."""
     if where == tuple(range(len(where))):
         return x
-    return lookup("transpose")(x, axes=tuple(where.index(d) for d in range(len(where))))  # type: ignore[no-any-return]
+    return lookup("transpose")(x, axes=tuple(where.index(d) for d in range(len(where))))
 
 
 dot: Any = register(Op("dot", "contraction", 2, _infer, _array, vjp=_vjp, dtypes=ALL))

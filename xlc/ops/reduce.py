@@ -47,7 +47,7 @@ MAX, MIN = _of(lowest, lambda a, b: maximum(a, b)), _of(highest, lambda a, b: mi
 
 def back(g: Node, x: Node, axes: Sequence[int]) -> Node:
     """A reduced tensor, repeated along the reduced axes of x."""
-    return broadcast(g, shape=x.shape, axes=tuple(d for d in range(x.rank) if d not in axes))  # type: ignore[no-any-return]
+    return broadcast(g, shape=x.shape, axes=tuple(d for d in range(x.rank) if d not in axes))
 
 
 def _extreme_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...]) -> list[Node]:
@@ -89,7 +89,7 @@ def _shifted(x: Node, axis: int, left: bool) -> Node:
     kept = lookup("slice")(x, start=start, stop=stop, step=(1,) * x.rank)
     low = tuple(int(d == axis and not left) for d in range(x.rank))
     high = tuple(int(d == axis and left) for d in range(x.rank))
-    return lookup("pad")(kept, one, low=low, high=high)  # type: ignore[no-any-return]
+    return lookup("pad")(kept, one, low=low, high=high)
 
 
 def _sum_array(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -143,8 +143,10 @@ def _arg_array(f: Callable[..., Any]) -> Callable[..., Any]:
     return g
 
 
-argmax = reduction("argmax", _arg_array(np.argmax), _arg(lambda a, b: a > b, lowest), ALL, result=i64, exact=True, vjp=lambda g, y, x, axes: [None])
-argmin = reduction("argmin", _arg_array(np.argmin), _arg(lambda a, b: a < b, highest), ALL, result=i64, exact=True, vjp=lambda g, y, x, axes: [None])
+argmax = reduction("argmax", _arg_array(np.argmax), _arg(lambda a, b: a > b, lowest), ALL, result=i64, exact=True,
+                   vjp=lambda g, y, x, axes: [None])
+argmin = reduction("argmin", _arg_array(np.argmin), _arg(lambda a, b: a < b, highest), ALL, result=i64, exact=True,
+                   vjp=lambda g, y, x, axes: [None])
 
 # ------------------------------------------------------------------------------------------------ cumulative
 
@@ -186,8 +188,8 @@ def _cumulative_extreme_vjp(g: Node, y: Node, x: Node, axis: int, reverse: bool)
     return [lookup("take_along").vjp(g, y, x, holder, axis=axis)[0]]  # type: ignore[misc]
 
 
-cumulative_sum = cumulative("cumulative_sum", np.cumsum, SUM,
-                            vjp=lambda g, y, x, axis, reverse: [cumulative_sum(g, axis=axis, reverse=not reverse)])
+cumulative_sum: Op = cumulative("cumulative_sum", np.cumsum, SUM,
+                                vjp=lambda g, y, x, axis, reverse: [cumulative_sum(g, axis=axis, reverse=not reverse)])
 cumulative_prod = cumulative("cumulative_prod", np.cumprod, PROD, vjp=_cumulative_prod_vjp)
 cumulative_max = cumulative("cumulative_max", np.maximum.accumulate, MAX, vjp=_cumulative_extreme_vjp)
 cumulative_min = cumulative("cumulative_min", np.minimum.accumulate, MIN, vjp=_cumulative_extreme_vjp)

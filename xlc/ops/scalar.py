@@ -1,13 +1,14 @@
 """Elementwise operators: the array API's elementwise functions and the activations that networks use.
 
-Those without ``decompose`` are the mandatory scalar operators: every backend emits them itself. Semantics are NumPy's; where NumPy leaves them open:
-integer division by zero gives 0, shifts by the width or more give 0 (-1 for an arithmetic right shift of a negative number), a float out
-of an integer's range is cast to the nearest end of the range and nan to 0.
+Those without ``decompose`` are the mandatory scalar operators: every backend emits them itself. Semantics are NumPy's; where NumPy leaves
+them open: integer division by zero gives 0, shifts by the width or more give 0 (-1 for an arithmetic right shift of a negative number), a
+float out of an integer's range is cast to the nearest end of the range and nan to 0.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def _shift(left: bool) -> Any:
         inside = (n >= 0) & (n < bits)
         amount = np.where(inside, n, np.zeros_like(n))
         out = np.left_shift(x, amount) if left else np.right_shift(x, amount)
-        beyond = np.zeros_like(x) if left else np.where(x < 0, np.full_like(x, -1), np.zeros_like(x)) if x.dtype.kind == "i" else np.zeros_like(x)
+        beyond = np.where(x < 0, np.full_like(x, -1), np.zeros_like(x)) if x.dtype.kind == "i" and not left else np.zeros_like(x)
         return np.where(inside, out, beyond)
 
     return g
@@ -122,7 +123,8 @@ def _where_type(c: Type, a: Type, b: Type) -> Type:
     return a
 
 
-where = register(Op("where", "elementwise", 3, _where_type, lambda c, a, b: np.where(c, a, b).astype(a.dtype), lambda c, a, b: a, dtypes=ALL, exact=True,
+where: Op = register(Op("where", "elementwise", 3, _where_type, lambda c, a, b: np.asarray(np.where(c, a, b)).astype(a.dtype),
+                        lambda c, a, b: a, dtypes=ALL, exact=True,
                     vjp=lambda g, y, c, a, b: [None, _pick(c, g), where(c, zeros_like(g), g)], samples=((0, 1), (-4, 4), (-4, 4))))
 
 
@@ -143,7 +145,8 @@ def _cast_vjp(g: Any, y: Any, x: Any, dtype: DType) -> list[Any]:
     return [cast(g, dtype=x.dtype) if x.dtype.is_float and dtype.is_float else None]
 
 
-cast = register(Op("cast", "elementwise", 1, lambda x, dtype: x.with_dtype(dtype), lambda x, dtype: cast_array(x, dtype.numpy), lambda x, dtype: dtype, dtypes=ALL,
+cast = register(Op("cast", "elementwise", 1, lambda x, dtype: x.with_dtype(dtype), lambda x, dtype: cast_array(x, dtype.numpy),
+                   lambda x, dtype: dtype, dtypes=ALL,
                    exact=True, vjp=_cast_vjp, doc="to the nearest value of another dtype; see the module on values out of range"))
 
 
@@ -153,11 +156,12 @@ def _bitcast_type(x: Type, dtype: DType) -> Type:
     return x.with_dtype(dtype)
 
 
-bitcast = register(Op("bitcast", "elementwise", 1, _bitcast_type, lambda x, dtype: np.ascontiguousarray(x).view(dtype.numpy).reshape(x.shape),
+bitcast = register(Op("bitcast", "elementwise", 1, _bitcast_type,
+                      lambda x, dtype: np.ascontiguousarray(x).view(dtype.numpy).reshape(x.shape),
                       lambda x, dtype: dtype, dtypes=NUMBERS, exact=True, doc="the same bits as another dtype"))
 lookup_ = register(Op("lookup", "elementwise", 1, lambda i, table, dtype: i.with_dtype(dtype),
-                      lambda i, table, dtype: np.asarray(table, dtype.numpy)[np.clip(i, 0, len(table) - 1)], lambda i, table, dtype: dtype, dtypes=(i64,), exact=True,
-                      samples=((0, 3),), doc="an entry of a constant table; the index is clamped"))
+                      lambda i, table, dtype: np.asarray(table, dtype.numpy)[np.clip(i, 0, len(table) - 1)], lambda i, table, dtype: dtype,
+                      dtypes=(i64,), exact=True, samples=((0, 3),), doc="an entry of a constant table; the index is clamped"))
 
 # ------------------------------------------------------------------------------------------------ integers, signs, classes
 
@@ -175,10 +179,10 @@ def _sign(x: Any) -> Any:
     return where(not_equal(x, x), x, signed) if x.dtype.is_float else signed
 
 
-sign = elementwise("sign", np.sign, NUMBERS, exact=True, decompose=_sign, vjp=lambda g, y, x: [None])
+sign: Op = elementwise("sign", np.sign, NUMBERS, exact=True, decompose=_sign, vjp=lambda g, y, x: [None])
 square = elementwise("square", np.square, NUMBERS, exact=True, raw=True, decompose=lambda x: x * x, vjp=lambda g, y, x: [g * x * 2])
-reciprocal = elementwise("reciprocal", np.reciprocal, FLOATS, exact=True, raw=True, decompose=lambda x: const(1, x.dtype) / x, samples=[(1, 5)],
-                         vjp=lambda g, y, x: [-(g * y * y)])
+reciprocal = elementwise("reciprocal", np.reciprocal, FLOATS, exact=True, raw=True, decompose=lambda x: const(1, x.dtype) / x,
+                         samples=[(1, 5)], vjp=lambda g, y, x: [-(g * y * y)])
 isnan = elementwise("isnan", np.isnan, NUMBERS, result=bool_, exact=True, decompose=lambda x: not_equal(x, x), vjp=lambda g, y, x: [None])
 isinf = elementwise("isinf", np.isinf, NUMBERS, result=bool_, exact=True, vjp=lambda g, y, x: [None],
                     decompose=lambda x: equal(abs_(x), const(math.inf, x.dtype)) if x.dtype.is_float else const(False, bool_))
@@ -191,12 +195,12 @@ def _truth(x: Any) -> Any:
     return x if x.dtype is bool_ else not_equal(x, zeros_like(x))
 
 
-logical_and = elementwise("logical_and", np.logical_and, ALL, arity=2, result=bool_, exact=True, raw=True, vjp=lambda g, y, a, b: [None, None],
-                          decompose=lambda a, b: _truth(a) & _truth(b))
+logical_and = elementwise("logical_and", np.logical_and, ALL, arity=2, result=bool_, exact=True, raw=True,
+                          vjp=lambda g, y, a, b: [None, None], decompose=lambda a, b: _truth(a) & _truth(b))
 logical_or = elementwise("logical_or", np.logical_or, ALL, arity=2, result=bool_, exact=True, raw=True, vjp=lambda g, y, a, b: [None, None],
                          decompose=lambda a, b: _truth(a) | _truth(b))
-logical_xor = elementwise("logical_xor", np.logical_xor, ALL, arity=2, result=bool_, exact=True, raw=True, vjp=lambda g, y, a, b: [None, None],
-                          decompose=lambda a, b: _truth(a) ^ _truth(b))
+logical_xor = elementwise("logical_xor", np.logical_xor, ALL, arity=2, result=bool_, exact=True, raw=True,
+                          vjp=lambda g, y, a, b: [None, None], decompose=lambda a, b: _truth(a) ^ _truth(b))
 logical_not = elementwise("logical_not", np.logical_not, ALL, result=bool_, exact=True, raw=True, vjp=lambda g, y, x: [None],
                           decompose=lambda x: ~_truth(x))
 _INT = {16: i16, 32: i32, 64: i64}
@@ -265,7 +269,14 @@ def _gelu_tanh(x: np.ndarray) -> np.ndarray:
     return x * _expit(2 * 0.7978845608028654 * (x + 0.044715 * x**3))  # nan at -inf, as 0 * inf is; gelu and silu, too
 
 
-_unary = {
+exp: Op  # the derivatives below name one another
+sin: Op
+cos: Op
+sinh: Op
+cosh: Op
+rsqrt: Op
+expit: Op
+_unary: dict[str, tuple[Callable[..., Any], tuple[float, float], Callable[..., list[Any]]]] = {
     "exp": (np.exp, (-9, 9), lambda g, y, x: [g * y]),
     "exp2": (np.exp2, (-9, 9), lambda g, y, x: [g * y * math.log(2)]),
     "expm1": (np.expm1, (-5, 5), lambda g, y, x: [g * exp(x)]),
@@ -315,7 +326,7 @@ def _gelu_tanh_slope(x: Any) -> Any:
 
 
 _made: dict[str, Op] = {
-    name: elementwise(name, oracle, FLOATS, samples=[interval], vjp=vjp, decompose=getattr(vecmath, name))  # type: ignore[arg-type]
+    name: elementwise(name, oracle, FLOATS, samples=[interval], vjp=vjp, decompose=getattr(vecmath, name))
     for name, (oracle, interval, vjp) in _unary.items()}
 exp, exp2, expm1, log, log2, log10, log1p = (_made[n] for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p"))
 sin, cos, tan, sinh, cosh, tanh = (_made[n] for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh"))

@@ -23,7 +23,8 @@ from .kinds import view
 from .scalar import cast, where
 
 parameter = register(Op("parameter", "input", 0, None, None, doc="an argument of the graph"))  # type: ignore[arg-type]
-constant = register(Op("constant", "input", 0, lambda value: Type(dtype_of(value.value.dtype), value.value.shape), lambda value: value.value, doc="a captured array"))
+constant = register(Op("constant", "input", 0, lambda value: Type(dtype_of(value.value.dtype), value.value.shape),
+                       lambda value: value.value, doc="a captured array"))
 
 
 def _full(value: Any, shape: tuple[Size, ...], dtype: DType) -> np.ndarray:
@@ -39,10 +40,10 @@ def _iota_array(shape: Sequence[int], axis: int, dtype: DType) -> np.ndarray:
     return np.broadcast_to(line.reshape([-1 if d == axis else 1 for d in range(len(shape))]), shape)
 
 
-iota = view("iota", lambda shape, axis, dtype: Type(dtype, shape), _iota_array, lambda n, i, read: cast(i[n["axis"]], dtype=n.dtype), arity=0,
-            kind="create", doc="0, 1, 2, ... along an axis")
-extent = view("extent", lambda size: Type(i64, ()), lambda size: np.asarray(size, np.int64), lambda n, i, read: size(n["size"]), arity=0, kind="create",
-              doc="a symbolic size as a number")
+iota = view("iota", lambda shape, axis, dtype: Type(dtype, shape), _iota_array, lambda n, i, read: cast(i[n["axis"]], dtype=n.dtype),
+            arity=0, kind="create", doc="0, 1, 2, ... along an axis")
+extent = view("extent", lambda size: Type(i64, ()), lambda size: np.asarray(size, np.int64), lambda n, i, read: size(n["size"]), arity=0,
+              kind="create", doc="a symbolic size as a number")
 copy = view("copy", lambda x: x, lambda x: x.copy(), lambda n, i, read: read(0, i), vjp=lambda g, y, x: [g],
             doc="the same elements in memory of their own: where a layout or a result asks for it")
 
@@ -67,7 +68,7 @@ def _broadcast_array(x: np.ndarray, shape: Sequence[int], axes: Sequence[int]) -
 
 def _broadcast_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     x = n.args[0]
-    return read(0, tuple(const(0) if x.shape[d] == 1 and n.shape[a] != 1 else index[a] for d, a in enumerate(n["axes"])))  # type: ignore[no-any-return]
+    return read(0, tuple(const(0) if x.shape[d] == 1 and n.shape[a] != 1 else index[a] for d, a in enumerate(n["axes"])))
 
 
 def _broadcast_vjp(g: Node, y: Node, x: Node, shape: Any, axes: tuple[int, ...]) -> list[Node]:
@@ -90,9 +91,9 @@ def _inverse(axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(list(axes).index(d) for d in range(len(axes)))
 
 
-transpose = view("transpose", _transpose_type, lambda x, axes: x.transpose(axes),
-                 lambda n, i, read: read(0, tuple(i[k] for k in _inverse(n["axes"]))),
-                 vjp=lambda g, y, x, axes: [transpose(g, axes=_inverse(axes))])
+transpose: Op = view("transpose", _transpose_type, lambda x, axes: x.transpose(axes),
+                     lambda n, i, read: read(0, tuple(i[k] for k in _inverse(n["axes"]))),
+                     vjp=lambda g, y, x, axes: [transpose(g, axes=_inverse(axes))])
 
 
 def _reshape_type(x: Type, shape: tuple[Size, ...]) -> Type:
@@ -107,7 +108,8 @@ def _reshape_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     out: list[Expr] = []
     i = j = 0
     while i < len(source) or j < len(target):
-        a, b, i2, j2 = [source[i]] if i < len(source) else [], [target[j]] if j < len(target) else [], min(i + 1, len(source)), min(j + 1, len(target))
+        a, b = [source[i]] if i < len(source) else [], [target[j]] if j < len(target) else []
+        i2, j2 = min(i + 1, len(source)), min(j + 1, len(target))
         while product(a) != product(b) and (i2 < len(source) or j2 < len(target)):
             grow_source = _smaller(product(a), product(b))
             if (grow_source and i2 < len(source)) or j2 >= len(target):
@@ -118,7 +120,7 @@ def _reshape_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
                 j2 += 1
         out += unflatten(a, address_of(b, index[j:j2]))
         i, j = i2, j2
-    return read(0, tuple(out))  # type: ignore[no-any-return]
+    return read(0, tuple(out))
 
 
 def _smaller(a: Size, b: Size) -> bool:
@@ -128,21 +130,25 @@ def _smaller(a: Size, b: Size) -> bool:
     return weight(a) < weight(b)
 
 
-reshape = view("reshape", _reshape_type, lambda x, shape: x.reshape(shape), _reshape_pull, vjp=lambda g, y, x, shape: [reshape(g, shape=x.shape)])
+reshape: Op = view("reshape", _reshape_type, lambda x, shape: x.reshape(shape), _reshape_pull,
+                   vjp=lambda g, y, x, shape: [reshape(g, shape=x.shape)])
 
 
 def slice_size(start: Size, stop: Size, step: int) -> Size:
     """Elements of a range that is known to be in order (start <= stop for a positive step)."""
     if isinstance(start, int) and isinstance(stop, int):
         return len(range(start, stop, step))
-    return stop - start if step == 1 else (stop - start + (step - 1)) // step if step > 0 else start - stop if step == -1 else (start - stop + (-step - 1)) // -step
+    span, stride = (stop - start, step) if step > 0 else (start - stop, -step)
+    return span if stride == 1 else (span + (stride - 1)) // stride
 
 
 def _slice_type(x: Type, start: tuple[Size, ...], stop: tuple[Size, ...], step: tuple[int, ...]) -> Type:
     if not len(start) == len(stop) == len(step) == x.rank or 0 in step:
         raise XlcValueError(f"slice of {x} needs a start, a stop and a step other than 0 for each of its {x.rank} dimensions")
     for s, a, b, k in zip(x.shape, start, stop, step, strict=True):
-        if all(isinstance(v, int) for v in (s, a, b)) and len(range(a, b, k)) and not (0 <= a < s and 0 <= range(a, b, k)[-1] < s):  # type: ignore[arg-type,operator]
+        if not (isinstance(s, int) and isinstance(a, int) and isinstance(b, int)):
+            continue
+        if len(range(a, b, k)) and not (0 <= a < s and 0 <= range(a, b, k)[-1] < s):
             raise XlcValueError(f"slice {a}:{b}:{k} leaves the bounds of a dimension of size {s}")
     return x.with_shape(slice_size(a, b, k) for a, b, k in zip(start, stop, step, strict=True))
 
@@ -175,15 +181,17 @@ slice_ = view("slice", _slice_type, _slice_array, lambda n, i, read: read(0, tup
 
 def flip(x: Node, axis: int) -> Node:
     """The elements along an axis in reverse order."""
-    return slice_(x, start=tuple(s - 1 if d == axis else 0 for d, s in enumerate(x.shape)),  # type: ignore[no-any-return]
-                  stop=tuple(-1 if d == axis else s for d, s in enumerate(x.shape)), step=tuple(-1 if d == axis else 1 for d in range(x.rank)))
+    return slice_(x, start=tuple(s - 1 if d == axis else 0 for d, s in enumerate(x.shape)),
+                  stop=tuple(-1 if d == axis else s for d, s in enumerate(x.shape)),
+                  step=tuple(-1 if d == axis else 1 for d in range(x.rank)))
 
 
 def _pad_axis(x: Node, axis: int, low: Size, high: Size) -> Node:
     if low == 0 and high == 0:
         return x
     zero = full(Type(x.dtype, ()), 0)
-    return pad(x, zero, low=tuple(low if d == axis else 0 for d in range(x.rank)), high=tuple(high if d == axis else 0 for d in range(x.rank)))  # type: ignore[no-any-return]
+    return pad(x, zero, low=tuple(low if d == axis else 0 for d in range(x.rank)),
+               high=tuple(high if d == axis else 0 for d in range(x.rank)))
 
 
 # ------------------------------------------------------------------------------------------------ views of several
@@ -207,8 +215,8 @@ def _pad_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
             if needed != 0:
                 inside = test if inside is None else inside & test
     if inside is None:
-        return read(0, tuple(at))  # type: ignore[no-any-return]
-    return where(inside, read(0, tuple(at), inside), read(1, ()))  # type: ignore[no-any-return]
+        return read(0, tuple(at))
+    return where(inside, read(0, tuple(at), inside), read(1, ()))
 
 
 def _pad_vjp(g: Node, y: Node, x: Node, value: Node, low: Any, high: Any) -> list[Node | None]:
@@ -235,7 +243,8 @@ def _concat_type(*types: Type, axis: int) -> Type:
         raise XlcValueError("concat needs at least one argument")
     first = types[0]
     for t in types[1:]:
-        if t.dtype is not first.dtype or t.rank != first.rank or any(s != r for d, (s, r) in enumerate(zip(t.shape, first.shape, strict=True)) if d != axis):
+        if t.dtype is not first.dtype or t.rank != first.rank or any(
+                s != r for d, (s, r) in enumerate(zip(t.shape, first.shape, strict=True)) if d != axis):
             raise XlcValueError(f"concat along axis {axis}: {t} does not fit {first}; all other sizes and the dtype must agree")
     if not 0 <= axis < first.rank:
         raise XlcValueError(f"concat: axis {axis} is out of range for {first}")
@@ -265,7 +274,8 @@ def _concat_vjp(g: Node, y: Node, *args: Node, axis: int) -> list[Node]:
     out, at = [], 0
     for a in args:
         stop = a.shape[axis] + at
-        out.append(slice_(g, start=tuple(at if d == axis else 0 for d in range(g.rank)), stop=tuple(stop if d == axis else s for d, s in enumerate(g.shape)),
+        out.append(slice_(g, start=tuple(at if d == axis else 0 for d in range(g.rank)),
+                          stop=tuple(stop if d == axis else s for d, s in enumerate(g.shape)),
                           step=(1,) * g.rank))
         at = stop
     return out

@@ -238,7 +238,8 @@ class _Fuser:
             return "a copy is asked for"
         operand = [c for c in self.uses[n] if c in g.at and (is_anchor(c) or c in g.operands)]
         if operand:
-            if n.op.kind == "view" and len(n.args) == 1 and n.op.name != "copy" and not at and g.anchor.op.kind == "contraction":
+            contracts = g.anchor is not None and g.anchor.op.kind == "contraction"
+            if n.op.kind == "view" and len(n.args) == 1 and not at and contracts:
                 return None
             return "an operand of a contraction, sort or scatter is read many times"
         if len(g.at) >= MAX_MEMBERS:
@@ -316,7 +317,8 @@ class _Fuser:
             g.why[n] = why
         willing = [g for g in groups if g not in refused]
         stored = n in self.results or bool(refused) or not groups
-        copies = not is_anchor(n) and n.op.kind != "reduction" and (n.op.kind == "view" or (self.cost[n] <= CHEAP and self.options.elementwise))
+        cheap = self.cost[n] <= CHEAP and self.options.elementwise
+        copies = not is_anchor(n) and n.op.kind != "reduction" and (n.op.kind == "view" or cheap)
         if not stored and (len(willing) == 1 or copies):
             for g in willing:
                 self.place(n, g, needs[g])

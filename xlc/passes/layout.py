@@ -5,8 +5,8 @@
     %p: f32[16,784,32] = copy(transpose(reshape(pad(%w)), ...))        panels as wide as the register tile
     %y = dot(%x, slice(reshape(transpose(%p))))
 
-The views around ``copy`` cancel when addresses are computed, so the contraction reads the panels. For a constant %w the pass ``fold`` does the
-packing at compile time; for others it is a kernel of its own, into which whatever produces %w is fused.
+The views around ``copy`` cancel when addresses are computed, so the contraction reads the panels. For a constant %w the pass ``fold``
+does the packing at compile time; for others it is a kernel of its own, into which whatever produces %w is fused.
 
 Invariant established: the right operand of every contraction on floats is contiguous along its last free dimension.
 """

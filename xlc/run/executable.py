@@ -115,11 +115,12 @@ class Executable:
         if sum(a.value.nbytes for a in arrays) > _CACHED_CONSTANTS or not cache.enabled():
             return None
         digests = [cache.digest(np.ascontiguousarray(a.value).tobytes()) for a in arrays if isinstance(a, Array)]
-        return cache.digest("\n".join([print_graph(self.graph), *digests, repr(self.options), repr(config.key()), self.backend.key]).encode())
+        return cache.digest("\n".join([print_graph(self.graph), *digests, repr(self.options), repr(config.key()),
+                                       self.backend.key]).encode())
 
     def native(self, params: Sequence[int], out_tree: Any, *, donate: Mapping[int, int] | None = None) -> Any:
-        """The callable for the dispatcher: ``params[leaf]`` is the parameter that a leaf fills (-1: none), ``out_tree`` the structure of the results
-        (its leaves count the graph's results)."""
+        """The callable for the dispatcher: ``params[leaf]`` is the parameter that a leaf fills (-1: none), ``out_tree`` the structure of
+        the results (its leaves count the graph's results)."""
         from .native import Executable as Native
 
         program = self.loaded
@@ -128,7 +129,8 @@ class Executable:
         results = [(r.dtype.numpy, tuple(_size_expression(s, names) for s in r.shape)) for r in dict.fromkeys(self.graph.results)]
         leaf_of = {p: leaf for leaf, p in enumerate(params) if p >= 0}
         alias = {r: leaf_of[p] for r, p in program.donated}
-        return Native(program.entry, params=list(params), results=results, out_tree=_renumbered(out_tree, self.positions), dims=dims, checks=checks,
+        return Native(program.entry, params=list(params), results=results, out_tree=_renumbered(out_tree, self.positions), dims=dims,
+                      checks=checks,
                       workspace=max(program.workspace, 0), workspace_function=0 if program.workspace >= 0 else program.workspace_function,
                       donate=[leaf_of[p] for p in self.options.donate if p in leaf_of], alias=alias or None,
                       constants=program.constants, name=self.graph.name, keepalive=program)
@@ -172,8 +174,8 @@ class _Program:
         self.workspace_function: int = self.library.workspace
 
     def pack(self) -> bytes:
-        head = json.dumps({"name": self.name, "sizes": self.sizes, "workspace": self.workspace, "donated": self.donated, "code": len(self.code),
-                           "constants": [(str(_dtype_name(c)), c.shape) for c in self.constants]}).encode()
+        head = json.dumps({"name": self.name, "sizes": self.sizes, "workspace": self.workspace, "donated": self.donated,
+                           "code": len(self.code), "constants": [(str(_dtype_name(c)), c.shape) for c in self.constants]}).encode()
         return b"".join([len(head).to_bytes(8, "little"), head, self.code, *(c.tobytes() for c in self.constants)])
 
     @staticmethod

@@ -25,7 +25,8 @@ address = ix.address_of
 
 
 class Inliner:
-    """Values of the members of one group. ``fixed`` maps an anchor (a reduction, a contraction) to the scalar that stands for its result."""
+    """Values of the members of one group. ``fixed`` maps an anchor (a reduction, a contraction) to the scalar that stands for its
+    result."""
 
     def __init__(self, members: Iterable[Node], buffers: Mapping[Node, Buffer]):
         self.members, self.buffers = set(members), buffers

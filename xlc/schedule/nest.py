@@ -15,7 +15,6 @@ from xlc.ir.op import lookup
 from xlc.ir.types import Dim, Size, product
 
 
-
 @dataclass(frozen=True)
 class Dimension:
     """A loop to be: its variable and its extent."""

@@ -6,8 +6,8 @@ needing only the results of earlier ones; what several stages need and is dear t
     softmax:  parallel i { max over r; serial r { e[r] = exp(x[r]-max); sum }; serial r { y[r] = e[r]/sum } }
 
 Where the last dimension is reduced, lanes run along the row and are folded in a tree at its end; otherwise lanes are neighbouring outer
-positions. The order of every sum depends on the shape alone, never on threads or on what is fused; long float sums are cut into blocks whose
-sums are added in twice the precision, so the error is below that of pairwise summation (Higham, Accuracy and Stability, ch. 4).
+positions. The order of every sum depends on the shape alone, never on threads or on what is fused; long float sums are cut into blocks
+whose sums are added in twice the precision, so the error is below that of pairwise summation (Higham, Accuracy and Stability, ch. 4).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequ
         (left, right), lhs, rhs = anchor["contract"], *anchor.args
         dots = lhs.rank - 1 in left and (rhs.rank - 1 in right or rhs.shape[-1] == 1)  # both walk memory along the contracted dimension
         return [*outer, *reduced] if dots else [*outer[:-1], *reduced, *outer[-1:]]
-    return list(reduction_index(anchor, next(iter(group.at[anchor])), reduced))
+    return list(reduction_index(anchor, next(iter(group.at[anchor])), tuple(reduced)))
 
 
 def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,
@@ -115,7 +115,7 @@ def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], r
             product_, monoid = (lookup("bitwise_and")(a, b), lookup("any").monoid) if n.dtype.kind == "b" else (a * b, lookup("sum").monoid)
             fold = Fold(n, monoid, product_, position, 0)  # type: ignore[arg-type]
         else:
-            value = inliner.value(n.args[0], reduction_index(n, next(iter(group.at[n])), reduced))
+            value = inliner.value(n.args[0], reduction_index(n, next(iter(group.at[n])), tuple(reduced)))
             fold = Fold(n, n.op.monoid, value, position, _depth(value, folds))  # type: ignore[arg-type]
         k = len(folds)
         state = tuple(var(name, s.dtype) for name, s in zip(fold.names(k), fold.states(), strict=True))
@@ -299,7 +299,7 @@ class _Nest:
         base, end = var("b"), size(last.extent)
         if last.static is not None:
             whole = last.static // block * block
-            inner = [Loop("b", const(0), const(whole), block, "serial", (
+            inner: list[Stmt] = [Loop("b", const(0), const(whole), block, "serial", (
                 *lanes("v", base, base + block, width, native, lambda x: body(x, _lane_of("v"))), *drain()))] if whole else []
             rest = lanes("v", const(whole), end, width, native, lambda x: body(x, _lane_of("v")))
             inner += [*rest, *drain()] if rest else []
@@ -358,7 +358,8 @@ class _Nest:
             lets = [Let(f"o{j}", v) for j, (_, _, v) in enumerate(outs)]
             step = [*lets, *step, *(Store(b, (a,), var(let.name, let.value.dtype)) for let, (b, a, _) in zip(lets, outs, strict=True))]
             if step:
-                drain = [vector(Store(totals[k], (lane,), load(totals[k], (lane,)) + lookup("cast")(load(accumulators[k][0], (lane,)), dtype=f64)),
+                wider = {k: lookup("cast")(load(accumulators[k][0], (lane,)), dtype=f64) for k in wide}
+                drain = [vector(Store(totals[k], (lane,), load(totals[k], (lane,)) + wider[k]),
                                 Store(accumulators[k][0], (lane,), self.folds[k].states()[0])) for k in wide]
                 body += _nested_blocked(self.inner, [vector(*step)], drain) if wide else _nested(self.inner, [vector(*step)])
             for k, f in live:
@@ -382,7 +383,8 @@ def _substituted(s: Stmt, at: dict[Expr, Expr]) -> Stmt:
         case Let(n, v):
             return Let(n, substitute(v, at))
         case Loop():
-            return Loop(s.var, substitute(s.start, at), substitute(s.stop, at), s.step, s.kind, tuple(_substituted(x, at) for x in s.body), s.width)
+            body = tuple(_substituted(x, at) for x in s.body)
+            return Loop(s.var, substitute(s.start, at), substitute(s.stop, at), s.step, s.kind, body, s.width)
     return s
 
 
@@ -438,7 +440,8 @@ def _tree(f: Fold, buffers: Sequence[Buffer], width: int) -> list[Stmt]:
 
 def _tree_of(monoid: Monoid, buffers: Sequence[Buffer], width: int, name: str) -> list[Stmt]:
     """Fold the lanes: halves onto halves."""
-    lane, out, half = var("w"), [], width // 2
+    lane, half = var("w"), width // 2
+    out: list[Stmt] = []
     while half:
         new = monoid.merge(tuple(load(b, (lane,)) for b in buffers), tuple(load(b, (lane + half,)) for b in buffers))
         lets = [Let(f"{name}{half}_{c}", e) for c, e in enumerate(new)]

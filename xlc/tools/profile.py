@@ -16,7 +16,7 @@ import numpy as np
 
 from xlc.ir.plan import Launch, Plan, Slot
 from xlc.ir.types import evaluate
-from xlc.run.explain import number, work_of
+from xlc.run.explain import Work, number, work_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Timing:
     note: str
 
     def __str__(self) -> str:
-        return f"{self.kernel:<6} {self.seconds * 1e6:10.1f} {self.bytes / self.seconds / 1e9:8.1f} {self.flops / self.seconds / 1e9:9.1f}   {self.note}"
+        return (f"{self.kernel:<6} {self.seconds * 1e6:10.1f} {self.bytes / self.seconds / 1e9:8.1f} "
+                f"{self.flops / self.seconds / 1e9:9.1f}   {self.note}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def profile(executable: Any, repeat: int = 20, **sizes: int) -> Profile:
     """Run each launch of a program ``repeat`` times by itself; named sizes take the values given (64 if none is)."""
     plan: Plan = executable.plan
     env = {name: sizes.get(name, 64) for name in plan.sizes}
-    works = {}
+    works: dict[Any, Work] = {}
     done = executable.compilation
     for group, step in zip(done.partition.groups, done.steps, strict=True):
         works.setdefault((step.note, tuple(n.type for n in step.outputs)), work_of(group, step))
@@ -68,8 +69,8 @@ def _run(plan: Plan, launch: Launch, backend: Any, env: dict[str, int], repeat: 
     inputs = [Slot(f"in{k}", slots[n].type, "param", k) for k, n in enumerate(launch.inputs)]
     outputs = [Slot(f"out{k}", slots[n].type, "result", k) for k, n in enumerate(launch.outputs)]
     kernel = next(k for k in plan.kernels if k.name == launch.kernel)
-    alone = Plan("alone", plan.sizes, (*inputs, *outputs), (Launch(kernel.name, tuple(s.name for s in inputs), tuple(s.name for s in outputs)),),
-                 (kernel,), (), 0, 0)
+    alone = Plan("alone", plan.sizes, (*inputs, *outputs),
+                 (Launch(kernel.name, tuple(s.name for s in inputs), tuple(s.name for s in outputs)),), (kernel,), (), 0, 0)
     library = backend.load(backend.compile(alone), "alone")
     random = np.random.default_rng(0)
 
@@ -82,7 +83,8 @@ def _run(plan: Plan, launch: Launch, backend: Any, env: dict[str, int], repeat: 
     if not all(dims):
         raise ValueError("profiling needs each named size to stand alone in an input of each kernel")
     results = [(s.type.dtype.numpy, tuple(evaluate(n, env) for n in s.type.shape)) for s in outputs]
-    run = Executable(library.entry, params=list(range(len(inputs))), results=results, out_tree=("list", [("leaf", k) for k in range(len(outputs))]),
+    run = Executable(library.entry, params=list(range(len(inputs))), results=results,
+                     out_tree=("list", [("leaf", k) for k in range(len(outputs))]),
                      dims=dims, workspace=0, name="alone", keepalive=library)
     best = float("inf")
     for _ in range(repeat):
