@@ -14,6 +14,7 @@ groups keep the left operand in the second-level cache while all panels pass by.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Prefetch, Stmt, Store, const, load, size, substitute, var, walk
@@ -29,6 +30,7 @@ from .inline import Inliner, address
 from .map import parallel
 from .nest import Dimension, minimum, operations, serial
 
+PIECE = 512  # contracted elements of which a block of rows fits the first-level cache
 AHEAD = 8192  # bytes between a prefetch and its use (measured best for 4 and 16 rows)
 EPILOGUE = 80  # operations of a tile's epilogue up to which it is copied out for every row
 from .reduce import contraction_reads
@@ -46,6 +48,18 @@ def lower_contraction(group: Group, buffers: dict[Node, Buffer], machine: Machin
     if any(dot.args[0].shape[c] == 0 for c in lc):
         return None
     return _Contraction(group, dot, buffers, machine, len(left_free), len(right_free)).lower()
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A cut of the contracted dimension: piece number ``var`` of ``count``, each ``size`` long (the last may be shorter) of ``depth``; between
+    pieces the sums wait in result number ``place``."""
+
+    var: Expr
+    size: int
+    count: int
+    depth: int
+    place: int
 
 
 class _Contraction:
@@ -165,29 +179,51 @@ class _Contraction:
         height = next((h for h in range(-(-m // count), rows * 3 // 4, -1) if m % h == 0), -(-m // count))
         count = -(-m // height)
         tall = m - (height - 1) * count
-        if tall == count:
-            body = self._tile(block * height, height)
-        else:
-            body = [If(block < tall, tuple(self._tile(block * height, height)),
-                       tuple(self._tile(block * (height - 1) + tall, height - 1)))]
-        k_bytes = 1
-        for k in self.ks:
-            e = self.extents[k]
-            k_bytes *= e if isinstance(e, int) else 1024
-        k_bytes *= self.dtype.bytes  # type: ignore[attr-defined]
-        group = max(1, (self.machine.l2 // 2) // max(1, k_bytes * height))
-        if count <= group or count == 1:
-            if count == 1:
-                body = _at_zero(body, block)
-            return [Dimension(panel, panels), Dimension(block, count)], body
-        groups = -(-count // group)
-        group = -(-count // groups)
-        inner, g = var("mi"), var("mg")
-        inside: list[Stmt] = [Let("mb", g * group + inner)]
-        inside += body if count % group == 0 else [If(block < count, tuple(body))]
-        return [Dimension(g, groups), Dimension(panel, panels), Dimension(inner, group)], inside
 
-    def _tile(self, row: Expr, rows: int) -> list[Stmt]:
+        def tiles(piece: _Piece | None = None) -> list[Stmt]:
+            if tall == count:
+                return self._tile(block * height, height, piece)
+            return [If(block < tall, tuple(self._tile(block * height, height, piece)),
+                       tuple(self._tile(block * (height - 1) + tall, height - 1, piece)))]
+
+        cut = self._cut(m, panels)
+        if cut is not None and isinstance(panels, int):
+            return self._blocked(cut, panels, count, height, tiles)
+        if count == 1:
+            return [Dimension(panel, panels)], _at_zero(tiles(), block)
+        return [Dimension(panel, panels), Dimension(block, count)], tiles()
+
+    def _cut(self, m: int, panels: Size) -> _Piece | None:
+        """How the contracted dimension is cut so that a piece of a panel stays in the first-level cache while all rows pass by. The
+        sums wait in the result meanwhile, so one result must have their dtype."""
+        place = next((k for k, r in enumerate(self.group.roots) if r.dtype is self.dtype), None)
+        if len(self.ks) != 1 or place is None or m < 64 or not isinstance(panels, int) or panels < 2:
+            return None
+        depth = self.extents[self.ks[0]]
+        if not isinstance(depth, int) or depth < 2 * PIECE:
+            return None
+        pieces = -(-depth // PIECE)
+        return _Piece(var("kb"), -(-depth // pieces), pieces, depth, place)
+
+    def _blocked(self, cut: _Piece, panels: int, count: int, height: int, tiles: Callable[[_Piece], list[Stmt]]) -> tuple[
+            list[Dimension], list[Stmt]]:
+        """Parallel over groups of panels and of rows; inside, pieces of the contracted dimension, then blocks of rows, then panels: a block
+        of rows stays in the first-level cache while the group's pieces of panels, which stay in the second, pass by."""
+        wide = max(1, self.machine.l2 // 2 // (cut.size * self.dtype.bytes * self.columns))  # type: ignore[attr-defined]
+        panel_groups = -(-panels // wide)
+        wide = -(-panels // panel_groups)
+        row_groups = next(g for g in range(1, 2 * self.machine.cores + 1) if g * panel_groups % self.machine.cores == 0)
+        blocks = -(-count // row_groups)
+        jg, ji, mg, mi = var("jg"), var("ji"), var("mg"), var("mi")
+        inside = tiles(cut) if wide * panel_groups == panels else [If(var("j") < const(panels), tuple(tiles(cut)))]
+        body: list[Stmt] = [Let("mb", mg * blocks + mi)]
+        rest: list[Stmt] = serial([Dimension(ji, wide)], [Let("j", jg * wide + ji), *inside])
+        body += rest if blocks * row_groups == count else [If(var("mb") < const(count), tuple(rest))]
+        body = serial([Dimension(cut.var, cut.count), Dimension(mi, blocks)], body)
+        dims = [Dimension(jg, panel_groups), Dimension(mg, row_groups)]
+        return dims, [Let(d.name, const(0)) for d in (*dims, Dimension(ji, wide), Dimension(mi, blocks)) if d.extent == 1] + body
+
+    def _tile(self, row: Expr, rows: int, piece: _Piece | None = None) -> list[Stmt]:
         dtype, width = self.dtype, self.columns
         lane = var("v")
         acc = Buffer("acc", dtype, (rows * width,), "register")  # type: ignore[arg-type]
@@ -202,9 +238,27 @@ class _Contraction:
         cells = [lane + i * width for i in range(rows)]
         zero = const(0.0, dtype)  # type: ignore[arg-type]
         full = const(width)
-        out: list[Stmt] = [Local(acc), vector(full, [Store(acc, (c,), zero) for c in cells])]
+        out: list[Stmt] = [Local(acc)]
+        if piece is None:
+            out.append(vector(full, [Store(acc, (c,), zero) for c in cells]))
+        else:
+            waits, place = self.buffers[self.group.roots[piece.place]], self.where[piece.place]
+            inside = (piece.var > const(0)) if self.stop.is_const and self.stop.value == width else (piece.var > const(0)) & (lane < self.stop)
+            out.append(vector(full, [Store(acc, (c,), load(waits, (at(place, i),), inside)) for i, c in enumerate(cells)]))
         update = vector(full, [Store(acc, (c,), fma(at(self.a, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
-        out += serial([Dimension(k, self.extents[k]) for k in self.ks], [*self._prefetches(lane), update])
+        if piece is None:
+            out += serial([Dimension(k, self.extents[k]) for k in self.ks], [*self._prefetches(lane), update])
+            return out + self._epilogue(row, rows, at, cells, vector)
+        k = self.ks[0]
+        out.append(Loop(k["name"], piece.var * piece.size, minimum(piece.var * piece.size + piece.size, const(piece.depth)), 1, "serial", (update,)))
+        keep = vector(self.stop, [Store(waits, (at(place, i),), load(acc, (c,))) for i, c in enumerate(cells)])
+        return [*out, If(piece.var < const(piece.count - 1), (keep,), tuple(self._epilogue(row, rows, at, cells, vector)))]
+
+    def _epilogue(self, row: Expr, rows: int, at: Callable[[Expr, int], Expr], cells: Sequence[Expr],
+                  vector: Callable[[Expr, Sequence[Stmt]], Loop]) -> list[Stmt]:
+        """What follows the contraction, on the finished sums of a tile."""
+        dtype, width, lane, full = self.dtype, self.columns, var("v"), const(self.columns)
+        acc = Buffer("acc", dtype, (rows * width,), "register")  # type: ignore[arg-type]
 
         def finish(done: Expr, place: Callable[[Expr], Expr], name: str) -> list[Stmt]:
             result = {self.acc_value: done if done.dtype is self.dot.dtype else lookup("cast")(done, dtype=self.dot.dtype)}
@@ -213,16 +267,14 @@ class _Contraction:
                              for r, w, let in zip(self.group.roots, self.where, lets, strict=True))]
 
         if rows * operations(self.values) <= EPILOGUE or self.m is None:
-            out.append(vector(self.stop, [s for i, c in enumerate(cells) for s in finish(load(acc, (c,)), lambda e, i=i: at(e, i), f"o{i}")]))  # type: ignore[misc]
-            return out
+            return [vector(self.stop, [s for i, c in enumerate(cells)
+                                       for s in finish(load(acc, (c,)), lambda e, i=i: at(e, i), f"o{i}")])]  # type: ignore[misc]
         # A long epilogue is written once, in a loop over the rows of the tile, which waits on the stack meanwhile.
         waiting, i = Buffer("tile", dtype, (rows * width,), "stack"), var("i")  # type: ignore[arg-type]
-        out += [Local(waiting), vector(full, [Store(waiting, (c,), load(acc, (c,))) for c in cells])]
         here = {self.m: row + i}
-        out.append(Loop("i", const(0), const(rows), 1, "serial", (
-            vector(self.stop, finish(load(waiting, (lane + i * width,)), lambda e: substitute(e, here), "o")),)))
-        return out
-
+        return [Local(waiting), vector(full, [Store(waiting, (c,), load(acc, (c,))) for c in cells]),
+                Loop("i", const(0), const(rows), 1, "serial", (
+                    vector(self.stop, finish(load(waiting, (lane + i * width,)), lambda e: substitute(e, here), "o")),))]
 
     def _prefetches(self, lane: Expr) -> list[Stmt]:
         """Few rows use each element of a large right operand few times, so it must stream from memory: ahead of its use, line by line."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Let, Loop, Stmt, Store, const, size, var
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Loop, Prefetch, Stmt, Store, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.types import product
@@ -20,6 +20,7 @@ from . import inline
 from .inline import Inliner, address
 from .nest import Dimension, decode, lanes, minimum, operations
 
+AHEAD = 2 << 10  # bytes from what a vector reads to what is prefetched meanwhile
 CHUNK = 1 << 14  # elements of one step of the parallel loop, when a single dimension is cut
 
 
@@ -41,8 +42,6 @@ def join(dims: Sequence[Dimension], values: Sequence[Expr], where: Sequence[Expr
     zero = {d.var: const(0) for d in dims if d.extent == 1}
     if zero:
         memo: dict[Expr, Expr] = {}
-        from xlc.ir.loops import substitute
-
         values, where = [substitute(v, zero, memo) for v in values], [substitute(a, zero, memo) for a in where]
     dims = [d for d in dims if d.extent != 1]
     k = len(dims) - 2
@@ -64,18 +63,18 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
     """The loops around independent stores (buffer, address, value)."""
 
     def body(at: dict[Expr, Expr]) -> list[Stmt]:
-        from xlc.ir.loops import substitute
-
         memo: dict[Expr, Expr] = {}
         done = [(b, substitute(a, at, memo), substitute(v, at, memo)) for b, a, v in stores]
+        ahead = prefetches(streams, at, width)
         if len(done) == 1:
-            return [Store(b, (a,), v) for b, a, v in done]
+            return [*ahead, *(Store(b, (a,), v) for b, a, v in done)]
         lets: list[Stmt] = [Let(f"t{k}", v) for k, (_, _, v) in enumerate(done)]  # all loads come before the first store
-        return lets + [Store(b, (a,), var(f"t{k}", v.dtype)) for k, (b, a, v) in enumerate(done)]
+        return ahead + lets + [Store(b, (a,), var(f"t{k}", v.dtype)) for k, (b, a, v) in enumerate(done)]
 
     if not dims:
         return body({})
     *outer, last = dims
+    streams = long_streams([v for _, _, v in stores], [b for b, _, _ in stores], last.var, machine)
     bits = max(b.dtype.bits for b, _, _ in stores)
     native = machine.lanes(max(bits, 32))
     ops = operations(v for _, _, v in stores)
@@ -98,6 +97,29 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
         loop = [If(lo + chunk <= end, tuple(lanes("v", lo, lo + chunk, width, native, lambda x: body({last.var: x}))),
                    tuple(tail(lo, end, width, native, lambda x: body({last.var: x}))))]
     return parallel([*inside, pieces], loop, 1)
+
+
+def long_streams(values: Sequence[Expr], outputs: Sequence[Buffer], walked: Expr, machine: Machine) -> list[Expr]:
+    """The loads of neighbouring elements, one for each buffer, if caches do not hold what is touched and there is work between two loads: the
+    processor's own prefetching then falls behind (it looks ahead by instructions)."""
+    loads: dict[Buffer, Expr] = {}
+    for e in walk(*values):
+        if e.op is LOAD and e["buffer"].space == "global" and ix.polynomial(e.args[0]).get((walked,)) == 1:
+            loads.setdefault(e["buffer"], e.args[0])
+    sizes = [b.size * b.dtype.bytes for b in (*loads, *outputs) if isinstance(b.size, int)]
+    if sum(sizes) < 4 * machine.l2 or len(loads) > 4 or operations(values) < 8:
+        return []
+    return [load(b, (a,)) for b, a in loads.items() if isinstance(b.size, int) and b.size * b.dtype.bytes > machine.l2]
+
+
+def prefetches(streams: Sequence[Expr], at: dict[Expr, Expr], width: int) -> list[Stmt]:
+    """What vectors of ``width`` lanes will read from each stream, AHEAD bytes on."""
+    out: list[Stmt] = []
+    for e in streams:
+        b, where = e["buffer"], substitute(substitute(e.args[0], at), {var("v"): const(0)})
+        line = max(64 // b.dtype.bytes, 1)
+        out += [Prefetch(b, (where,), AHEAD // b.dtype.bytes + k) for k in range(0, width, line)]
+    return out
 
 
 def tail(lo: Expr, end: Expr, width: int, native: int, body) -> list[Stmt]:  # type: ignore[no-untyped-def]
