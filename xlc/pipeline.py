@@ -46,7 +46,7 @@ GRAPH_PASSES: tuple[Pass, ...] = (
     Pass("decompose", lambda g, o, b: decompose(g)),  # no composite is left, but those that the backend's library claims
     Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, skipped(), config.bisect)),  # no rule of the table applies any more
     Pass("split", lambda g, o, b: split(g)),  # no long reduction with few results
-    Pass("layout", lambda g, o, b: layout(g, b.machine)),  # contractions read their right-hand side along its last dimension
+    Pass("layout", lambda g, o, b: layout(g, b.machine, config.pack_constants)),  # contractions read their right-hand side along its last dimension
     Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants
     Pass("results", lambda g, o, b: own_results(g)),  # every result is a node of its own: no parameter, constant or other result
 )
@@ -97,10 +97,10 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
     graph = Graph(graph.params, tuple(dict.fromkeys(graph.results)), graph.name)  # the same result twice is one result, see Executable
     for p in GRAPH_PASSES:
         graph = done.graphs[p.name] = run(p.name, lambda g, p=p: p.run(g, options, backend), graph)  # type: ignore[misc]
-    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions)
+    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows)
     done.partition = run("fuse", lambda g: fuse(g, knobs) if options.fuse else separate(g), graph)
     done.steps = run("lower", lambda parts: tuple(map(backend.lowerings(), parts.groups)), done.partition)
-    done.plan = run("memory", lambda steps: plan_memory(graph, steps, options.donate), done.steps)
+    done.plan = run("memory", lambda steps: plan_memory(graph, steps, options.donate, config.reorder), done.steps)
     return done
 
 

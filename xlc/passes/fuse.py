@@ -36,6 +36,7 @@ class FusionOptions:
     elementwise: bool = True
     reductions: bool = True
     contractions: bool = True
+    rows: bool = True  # a reduction together with consumers that need the whole row again (softmax)
 
 
 @dataclass(eq=False)
@@ -288,6 +289,8 @@ class _Fuser:
             free = [v for v in g.domain if v not in index]
             if free and ([g.extents[v] for v in free] != sizes or tuple(v for v in g.domain if v in index) != index):
                 return "its consumer runs over other dimensions"
+        if not self.options.rows and any(v not in index for v in g.domain):
+            return "keeping rows is switched off"
         rows, row = product(g.extents[v] for v in g.domain if v in index), product(sizes)
         if isinstance(rows, int) and rows < 8 and not (isinstance(row, int) and row * rows <= 1 << 14) \
                 and any(v not in index for v in g.domain):

@@ -69,11 +69,12 @@ def free_dimensions(dot: Node) -> tuple[list[int], list[int]]:
             [d for d in range(dot.args[1].rank) if d not in rc and d not in rb])
 
 
-def layout(graph: Graph, machine: Machine) -> Graph:
-    return graph.rebuild(lambda n, args: _contraction(n, args, machine) if n.op.kind == "contraction" else None)
+def layout(graph: Graph, machine: Machine, constants: bool = True) -> Graph:
+    """``constants``: rearrange captured right-hand sides, however small."""
+    return graph.rebuild(lambda n, args: _contraction(n, args, machine, constants) if n.op.kind == "contraction" else None)
 
 
-def _contraction(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
+def _contraction(n: Node, args: tuple[Node, ...], machine: Machine, constants: bool) -> Node | None:
     lhs, rhs = args
     wide = element(n)
     left_free, right_free = free_dimensions(n)
@@ -87,7 +88,7 @@ def _contraction(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | No
     tile = choose_tile(_tile_rows(lhs, left_free), columns, wide.bits, machine)
     if columns <= tile.columns // 2 and columns == 1:
         return None
-    constant = _is_constant(rhs)
+    constant = constants and _is_constant(rhs)
     many = not isinstance(rows, int) or rows >= PACK_ROWS
     depth = product(rhs.shape[d] for d in n["contract"][1])
     large = not isinstance(depth, int) or depth * columns * rhs.dtype.bytes > machine.l1
