@@ -19,7 +19,7 @@ from xlc.errors import XlcIndexError, XlcTypeError, XlcValueError
 from xlc.ir.loops import Expr, const, size
 from xlc.ir.node import Node, full
 from xlc.ir.op import Op, lookup, register
-from xlc.ir.types import Type, i64
+from xlc.ir.types import Type, i64, u64
 
 from .kinds import ALL, view
 from .scalar import bitwise_and, cast, equal, maximum, minimum, not_equal, where
@@ -38,9 +38,15 @@ def _check_nonempty(name: str, x: Type, axes: Sequence[int], ids: Type) -> None:
         raise XlcIndexError(f"{name}: cannot take elements {ids} from {x}, whose axis {empty[0]} is empty")
 
 
+def _wide(ids: Any) -> Any:
+    """Indices (Nodes or Exprs) as i64; those of u64 beyond its range as the greatest number, so that they do not turn negative."""
+    if ids.dtype is u64:
+        ids = minimum(ids, (1 << 63) - 1)
+    return ids if ids.dtype is i64 else cast(ids, dtype=i64)
+
+
 def _clamped(i: Expr, n: Any) -> Expr:
-    wide = i if i.dtype is i64 else cast(i, dtype=i64)
-    return maximum(minimum(wide, size(n) - const(1)), const(0))
+    return maximum(minimum(_wide(i), size(n) - const(1)), const(0))
 
 
 def _gather_type(x: Type, ids: Type, axis: int) -> Type:
@@ -56,10 +62,6 @@ def _gather_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     axis, k = n["axis"], ids.rank
     chosen = _clamped(read(1, tuple(index[axis:axis + k])), x.shape[axis])
     return read(0, (*index[:axis], chosen, *index[axis + k:]))
-
-
-def _wide(ids: Node) -> Node:
-    return ids if ids.dtype is i64 else cast(ids, dtype=i64)
 
 
 def _extent(size: Any, like: Node) -> Node:
