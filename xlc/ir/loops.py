@@ -8,18 +8,20 @@
       }
     }
 
-Expressions (``Expr``) are scalars: constants, loop variables (i64), named sizes (i64), loads, and elementwise operators. They are hash-consed.
-Statements are ``Loop``, ``Store``, ``Let``, ``Local``, ``If`` and ``Prefetch``. Meaning is sequential, whatever the kinds of the loops; a kind is a permission:
+Expressions (``Expr``) are scalars: constants, loop variables (i64), named sizes (i64), loads, and elementwise operators. They are
+hash-consed. Statements are ``Loop``, ``Store``, ``Let``, ``Local``, ``If`` and ``Prefetch``. Meaning is sequential, whatever the kinds of
+the loops; a kind is a permission:
 
 - ``serial``    in order.
 - ``parallel``  iterations are independent; only as the single outermost statement. It is cut over threads in whole steps.
 - ``vector``    start 0, at most ``width`` iterations, independent within each statement: lanes. A stop that is
-                not the constant ``width`` masks the lanes from stop on. ``width`` may exceed a hardware vector: it is then several, whole ones first.
+                not the constant ``width`` masks the lanes from stop on. ``width`` may exceed a hardware vector: it is then several, whole
+                ones first.
 - ``unroll``    constant bounds; copied out.
 - ``block``, ``thread``  for GPUs.
 
-A ``Local`` buffer lives until the end of the enclosing body. space ``register``: small, all indices constant after unrolling and vectorising
-(accumulators); space ``stack``: any index, at most a few KiB per thread, contents undefined at first.
+A ``Local`` buffer lives until the end of the enclosing body. space ``register``: small, all indices constant after unrolling and
+vectorising (accumulators); space ``stack``: any index, at most a few KiB per thread, contents undefined at first.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Union
+from typing import Any
 
 from .op import Op, lookup, register
 from .types import Dim, DType, Quotient, Size, bool_, evaluate, i64, product
@@ -250,20 +252,22 @@ class Loop:
 
 @dataclass(frozen=True)
 class Prefetch:
-    """A hint: the element ``distance`` elements after buffer[index] (which need not exist) will be read soon. It has no effect on values."""
+    """A hint: the element ``distance`` elements after buffer[index] (which need not exist) will be read soon. It has no effect on
+    values."""
 
     buffer: Buffer
     index: tuple[Expr, ...]
     distance: int = 0
 
 
-Stmt = Union[Store, Let, Local, If, Loop, Prefetch]
+Stmt = Store | Let | Local | If | Loop | Prefetch
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One loop nest. Inputs are never written; ``inplace`` lists (output, input) pairs of positions that may share memory, because each
-    iteration of the outermost loop has read all it needs of that input's part before it writes that part of the output."""
+    iteration of the outermost loop has read all it needs of that input's part before it writes that part of the output.
+    ``streaming`` lists the outputs (positions) that are best written past the caches: a hint, without effect on values."""
 
     name: str
     inputs: tuple[Buffer, ...]
@@ -272,6 +276,7 @@ class Kernel:
     body: tuple[Stmt, ...]
     inplace: tuple[tuple[int, int], ...] = ()
     note: str = field(default="", compare=False)  # what it computes, for people
+    streaming: tuple[int, ...] = ()
 
     @property
     def loops(self) -> str:
@@ -336,7 +341,8 @@ def walk(*roots: Expr) -> list[Expr]:
 
 
 def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr] | None = None) -> Expr:
-    """The expression with some subexpressions replaced (simplified on the way up). ``memo`` may be shared between calls with one replacement."""
+    """The expression with some subexpressions replaced (simplified on the way up). ``memo`` may be shared between calls with one
+    replacement."""
     memo = {} if memo is None else memo
     variables = frozenset(k["name"] for k in replacement) if all(k.op is VAR for k in replacement) else None
 
@@ -365,5 +371,5 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
     return memo[e]
 
 
-__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Prefetch", "Stmt", "Store", "const", "evaluate",
-           "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]
+__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Prefetch", "Stmt", "Store", "const",
+           "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]

@@ -183,10 +183,11 @@ class _KernelParser(Values):
         buffers = self.scope.buffers
         sizes = tuple(self._parenthesised("sizes", lambda: self.of("name")))
         inplace = tuple(self._parenthesised("inplace", self.pair))
+        streaming = tuple(self._parenthesised("streaming", self.integer))
         note = self.string()
         self.scope = _Scope(None, sizes)
         self.scope.buffers = buffers
-        return Kernel(name, tuple(ins), tuple(outs), sizes, self._block(), inplace, note)
+        return Kernel(name, tuple(ins), tuple(outs), sizes, self._block(), inplace, note, streaming)
 
     def _parenthesised(self, word: str, item: Callable[[], Any]) -> list[Any]:
         if not self.take(word):

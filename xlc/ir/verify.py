@@ -114,6 +114,9 @@ class _KernelChecker:
         for o, i in kernel.inplace:
             if not (0 <= o < len(kernel.outputs) and 0 <= i < len(kernel.inputs)):
                 self.fail(f"inplace({o}:{i}) names buffers that do not exist")
+        for o in kernel.streaming:
+            if not 0 <= o < len(kernel.outputs):
+                self.fail(f"streaming({o}) names an output that does not exist")
 
     def fail(self, what: str) -> NoReturn:
         raise VerifyError(f"kernel {self.kernel.name}: {what}")

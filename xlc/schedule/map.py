@@ -65,7 +65,7 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
     def body(at: dict[Expr, Expr]) -> list[Stmt]:
         memo: dict[Expr, Expr] = {}
         done = [(b, substitute(a, at, memo), substitute(v, at, memo)) for b, a, v in stores]
-        ahead = prefetches(streams, at, width)
+        ahead = prefetches(streams, at, width) if at else []
         if len(done) == 1:
             return [*ahead, *(Store(b, (a,), v) for b, a, v in done)]
         lets: list[Stmt] = [Let(f"t{k}", v) for k, (_, _, v) in enumerate(done)]  # all loads come before the first store
@@ -100,8 +100,8 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
 
 
 def long_streams(values: Sequence[Expr], outputs: Sequence[Buffer], walked: Expr, machine: Machine) -> list[Expr]:
-    """The loads of neighbouring elements, one for each buffer, if caches do not hold what is touched and there is work between two loads: the
-    processor's own prefetching then falls behind (it looks ahead by instructions)."""
+    """The loads of neighbouring elements, one for each buffer, if caches do not hold what is touched and there is work between two loads:
+    then the loads that are in flight at a time are few, and the processor's own prefetching alone does not reach full bandwidth."""
     loads: dict[Buffer, Expr] = {}
     for e in walk(*values):
         if e.op is LOAD and e["buffer"].space == "global" and ix.polynomial(e.args[0]).get((walked,)) == 1:

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd, prod
 from typing import Any
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir.index import polynomial
-from xlc.ir.loops import Buffer, Expr, Prefetch, Store, const, size
+from xlc.ir.loops import Buffer, Expr, Prefetch, Store, const, size, substitute
 from xlc.ir.types import product
 
 from . import memory
@@ -35,6 +36,9 @@ class Accesses(Values):
         self.block = "entry"
         self.registers: dict[Buffer, RegisterArray] = {}
         self.offsets: dict[Any, Expr] = {}
+        self.streaming: frozenset[Buffer] = frozenset()  # 64-byte aligned buffers, to be written past the caches
+        self.streamed = False
+        self.multiples: dict[Expr, int] = {}  # loop variable -> a divisor of all its values
         self.stack_bytes = 0
 
     def label(self, name: str) -> None:
@@ -72,6 +76,18 @@ class Accesses(Values):
                 total = total + i * size(product(b.shape[k + 1:]))
             self.offsets[key] = total
         return total
+
+    def divisor(self, e: Expr) -> int:
+        """A number that divides every value of an i64 expression."""
+        return gcd(*(c * prod(self.multiples.get(a, 1) for a in m) for m, c in polynomial(e).items()))
+
+    def streams(self, s: Store, stride: int | None) -> bool:
+        """Whether whole aligned vectors are written, to a buffer that is to be written past the caches."""
+        assert self.lanes is not None
+        if s.buffer not in self.streaming or stride != 1 or s.mask is not None or self.lanes.n * s.buffer.dtype.bytes < 32:
+            return False
+        at = substitute(self.offset(s.buffer, s.index), {self.lanes.variable: const(0)})
+        return self.divisor(at) % self.lanes.n == 0
 
     def split(self, offset: Expr) -> tuple[int, int | None, list[tuple[int, Expr, int]], Terms]:
         """An offset as (constant, lane stride or None, [(level, product of uniform atoms, coefficient)], what else varies with
@@ -210,6 +226,8 @@ class Accesses(Values):
             self.guarded(condition, lambda: memory.store_scalar(self, b.dtype, base, value))
             return
         parts = value if isinstance(value, tuple) else (self.spread(s.value, lanes.n),) * lanes.parts
+        streams = self.streams(s, stride)
+        self.streamed |= streams
         self.out = self.stream
         for p in range(lanes.parts):
             mask = self.joined_mask(p, condition)
@@ -218,7 +236,7 @@ class Accesses(Values):
             else:
                 assert stride is not None
                 at = self.emit(f"getelementptr inbounds {memory_element(b.dtype)}, ptr {base}, i64 {p * lanes.n * stride}") if p else base
-                memory.store_lanes(self, b.dtype, lanes.n, at, stride, parts[p], mask)
+                memory.store_lanes(self, b.dtype, lanes.n, at, stride, parts[p], mask, streams)
 
     def prefetch(self, s: Prefetch) -> None:
         """Into every level of cache."""

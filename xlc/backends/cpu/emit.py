@@ -12,13 +12,15 @@ their statement.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir.index import polynomial
 from xlc.ir.loops import LOAD, VAR, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, const, statements, var, walk
-from xlc.ir.types import bool_
+from xlc.ir.types import bool_, i64
 
 from .access import Accesses
 from .target import Target
@@ -53,7 +55,28 @@ def module_text(parts: Sequence[KernelText]) -> str:
 def emit_kernel(kernel: Kernel, target: Target, aliased: frozenset[int] = frozenset(), symbol: str = "") -> KernelText:
     """The function of a kernel, under the name ``symbol``. The buffers at the positions ``aliased`` (inputs, then outputs) may
     share memory."""
-    return KernelEmitter(kernel, target, aliased, symbol or kernel.name).text()
+    name = symbol or kernel.name
+    if kernel.streaming and not aliased:  # what is rewritten in place is in the caches already
+        streaming = KernelEmitter(kernel, target, aliased, f"{name}.streaming", True)
+        text = streaming.text()
+        if streaming.streamed:
+            return _by_alignment(kernel, name, text, KernelEmitter(kernel, target, aliased, f"{name}.ordinary").text())
+    return KernelEmitter(kernel, target, aliased, name).text()
+
+
+def _by_alignment(kernel: Kernel, name: str, streaming: KernelText, ordinary: KernelText) -> KernelText:
+    """A function that calls the first where the outputs are aligned as it needs them, else the second: buffers of callers need only be
+    aligned to their elements."""
+    head = ordinary.function.partition("\n")[0].replace(ordinary.name, name)
+    arguments = re.sub(r"(noalias|readonly) ", "", head[head.index("("):head.rindex(" #")])
+    together, lines = "0", []
+    for o in kernel.streaming:
+        lines += [f"  %at{o} = ptrtoint ptr %b{len(kernel.inputs) + o} to i64", f"  %or{o} = or i64 %at{o}, {together}"]
+        together = f"%or{o}"
+    lines += [f"  %low = and i64 {together}, 63", "  %aligned = icmp eq i64 %low, 0", "  br i1 %aligned, label %yes, label %no",
+              "yes:", f"  call void @{streaming.name}{arguments}", "  ret void", "no:", f"  call void @{ordinary.name}{arguments}", "  ret void"]
+    function = "\n".join([head, "entry:", *lines, "}", streaming.function, ordinary.function])
+    return KernelText(name, function, streaming.declarations | ordinary.declarations, ordinary.work)
 
 
 def parallel_loop(kernel: Kernel) -> Loop | None:
@@ -65,10 +88,12 @@ def parallel_loop(kernel: Kernel) -> Loop | None:
 class KernelEmitter(Accesses):
     """Walks the statements."""
 
-    def __init__(self, kernel: Kernel, target: Target, aliased: frozenset[int], symbol: str):
+    def __init__(self, kernel: Kernel, target: Target, aliased: frozenset[int], symbol: str, streaming: bool = False):
         pointers = {b: f"%b{k}" for k, b in enumerate((*kernel.inputs, *kernel.outputs))}
         super().__init__(f"kernel {kernel.name}", target, frozenset(kernel.inputs), pointers)
         self.kernel, self.aliased, self.symbol = kernel, aliased, symbol
+        if streaming:
+            self.streaming = frozenset(kernel.outputs[o] for o in kernel.streaming)
         self.more: Work = {}
         self.widths: dict[int, int] = {}  # id of a vector loop (alive in the kernel) -> lanes per part
 
@@ -82,6 +107,9 @@ class KernelEmitter(Accesses):
                   for k in range(len(kernel.inputs) + len(kernel.outputs))]
         params += [*(f"i64 %n.{s}" for s in kernel.sizes), "i64 %lo", "i64 %hi"]
         name = self.symbol
+        if self.streamed and self.target.arch == "x86_64":
+            self.declared.add("declare void @llvm.x86.sse.sfence()")
+            self.jump("call void @llvm.x86.sse.sfence()")
         lines = [f"define hidden void @{name}({', '.join(params)}) #0 {{", "entry:", *flatten(self.entry), *flatten(self.stream),
                  "  ret void", "}"]
         return KernelText(name, "\n".join(lines), frozenset(self.declared), {**self.more, (): self.work})
@@ -101,6 +129,8 @@ class KernelEmitter(Accesses):
                 self.store(s)
             case Let():
                 value = self.value(s.value)
+                if s.value.dtype is i64:
+                    self.multiples[var(s.name)] = self.divisor(s.value)
                 self.bind(var(s.name, s.value.dtype), value, self.level)
             case Local():
                 self.local(s.buffer)
@@ -132,6 +162,7 @@ class KernelEmitter(Accesses):
             if trips == 1:
                 self.copy(s, start)
             return
+        self.multiples[var(s.var)] = gcd(s.step, self.divisor(s.start))
         self.enter()
         outside, self.work, self.more = (self.work, self.more), 0.0, {}
         body, end, before = self.name("body"), self.name("end"), self.block
@@ -166,6 +197,7 @@ class KernelEmitter(Accesses):
 
     def copy(self, s: Loop, at: str) -> None:
         """One iteration, where the variable is a constant."""
+        self.multiples[var(s.var)] = int(at)
         self.enter()
         self.bind(var(s.var), at, self.level)
         self.body(s.body)

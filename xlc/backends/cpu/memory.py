@@ -45,7 +45,9 @@ def load_lanes(w: Writer, d: DType, n: int, base: str, stride: int, mask: str | 
     return gather(w, d, n, base, offsets, mask)
 
 
-def store_lanes(w: Writer, d: DType, n: int, base: str, stride: int, value: str, mask: str | None) -> None:
+def store_lanes(w: Writer, d: DType, n: int, base: str, stride: int, value: str, mask: str | None,
+                streaming: bool = False) -> None:
+    """``streaming``: past the caches; then ``base`` is aligned to the whole vector."""
     scalar = memory_element(d)
     if stride in (1, -1):
         ty = vector(scalar, n)
@@ -54,7 +56,10 @@ def store_lanes(w: Writer, d: DType, n: int, base: str, stride: int, value: str,
             base = w.emit(f"getelementptr inbounds {scalar}, ptr {base}, i64 {1 - n}")
             value = w.shuffle(scalar, n, value, "poison", range(n - 1, -1, -1))
             mask = mask and w.shuffle("i1", n, mask, "poison", range(n - 1, -1, -1))
-        if mask is None:
+        if mask is None and streaming:
+            w.declared.add("!0 = !{i32 1}")
+            w.do(f"store {ty} {value}, ptr {base}, align {n * d.bytes}, !nontemporal !0")
+        elif mask is None:
             w.do(f"store {ty} {value}, ptr {base}, align {d.bytes}")
         else:
             name = f"@llvm.masked.store.{mangled(scalar, n)}.p0"
