@@ -1,7 +1,9 @@
 """What the driver does around every pass, so that no pass has to: verify, compare, dump, print.
 
-    XLC_CHECK=1   verify the output of every pass            XLC_DEBUG=5   print it
-    XLC_CHECK=2   and interpret graphs before and after      XLC_DUMP=dir  write it to a numbered file
+    XLC_CHECK=1   verify the output of every pass                     XLC_DEBUG=1   a line for every compilation, or use of the cache
+    XLC_CHECK=2   and interpret graphs before and after               XLC_DEBUG=2   and the time of each kernel by itself
+    XLC_CHECK=3   and compare every kernel with the interpreter       XLC_DEBUG=3   and groups, kernels and plan
+    XLC_DUMP=dir  write the output of every pass to a numbered file   XLC_DEBUG=4   and LLVM text;  5 and the graph after each pass
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from xlc.ir.plan import Plan
 from xlc.ir.types import Type, evaluate
 
 _programs = itertools.count()
-_SYMBOL = 5  # the value of named sizes when graphs are interpreted
+SYMBOL = 5  # the value of named sizes when graphs are interpreted
 
 
 class Observer:
@@ -83,13 +86,38 @@ def compare(stage: str, before: Graph, after: Graph) -> None:
 
     rng = np.random.default_rng(0)
     names = frozenset().union(*(p.type.names for p in before.params))
-    env = dict.fromkeys(names, _SYMBOL)
-    arrays = [_random(p.type, env, rng) for p in before.params]
+    env = dict.fromkeys(names, SYMBOL)
+    arrays = [random_array(p.type, env, rng) for p in before.params]
     for k, (a, b) in enumerate(zip(interpret(before, *arrays), interpret(after, *arrays), strict=False)):
         if not np.allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-3, atol=1e-3, equal_nan=True):
             raise XlcError(f"the pass {stage} changed result {k}: run with XLC_DUMP=dir and compare the graphs before and after")
 
 
-def _random(t: Type, env: dict[str, int], rng: np.random.Generator) -> np.ndarray:
+def observing() -> bool:
+    """Whether somebody wants to see the stages of a compilation, so that a program from the cache does not do."""
+    return bool(config.check or config.dump or config.debug >= 2 or config.override)
+
+
+def finished(executable: Any, seconds: float, cached: bool) -> None:
+    """What is done with a program that is ready to run."""
+    if config.check >= 3:
+        from xlc.run.launch import check_launches
+
+        check_launches(executable)
+    if not config.debug:
+        return
+    arguments = ", ".join(str(p.type) for p in executable.graph.params)
+    how = "from the cache on disk" if cached else f"{len(executable.plan.launches)} kernel launches, compiled"
+    print(f"xlc: {executable.graph.name}({arguments}): {how} in {seconds * 1e3:.1f} ms", file=sys.stderr)
+    if config.debug >= 4:
+        print(*executable.backend.texts(executable.plan), sep="\n", file=sys.stderr)
+    if config.debug >= 2:
+        from xlc.tools.profile import profile
+
+        print(profile(executable), file=sys.stderr)
+
+
+def random_array(t: Type, env: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
+    """Values that suit a parameter of this type; ``env`` gives the named sizes."""
     shape = tuple(evaluate(s, env) for s in t.shape)
     return (rng.standard_normal(shape) if t.dtype.is_float else rng.integers(0, 2, shape)).astype(t.dtype.numpy)

@@ -40,15 +40,18 @@ class Options:
 class Pass:
     name: str
     run: Callable[[Graph, Options, Any], Graph]
+    optional: bool = True  # the knob ``skip`` may leave it out
 
 
 GRAPH_PASSES: tuple[Pass, ...] = (
-    Pass("decompose", lambda g, o, b: decompose(g)),  # no composite is left, but those that the backend's library claims
+    Pass("decompose", lambda g, o, b: decompose(g), optional=False),  # no composite is left, but those that the backend's library claims
     Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, skipped(), config.bisect)),  # no rule of the table applies any more
     Pass("split", lambda g, o, b: split(g)),  # no long reduction with few results
-    Pass("layout", lambda g, o, b: layout(g, b.machine, config.pack_constants)),  # contractions read their right-hand side along its last dimension
+    # contractions read their right-hand side along its last dimension
+    Pass("layout", lambda g, o, b: layout(g, b.machine, config.pack_constants)),
     Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants
-    Pass("results", lambda g, o, b: own_results(g)),  # every result is a node of its own: no parameter, constant or other result
+    # every result is a node of its own: no parameter, constant or other result
+    Pass("results", lambda g, o, b: own_results(g), optional=False),
 )
 
 
@@ -96,6 +99,8 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
 
     graph = Graph(graph.params, tuple(dict.fromkeys(graph.results)), graph.name)  # the same result twice is one result, see Executable
     for p in GRAPH_PASSES:
+        if p.optional and p.name in skipped():
+            continue
         graph = done.graphs[p.name] = run(p.name, lambda g, p=p: p.run(g, options, backend), graph)  # type: ignore[misc]
     knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows)
     done.partition = run("fuse", lambda g: fuse(g, knobs) if options.fuse else separate(g), graph)

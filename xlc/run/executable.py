@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from xlc.ir.loops import Kernel
 from xlc.ir.node import Array, Graph
 from xlc.ir.plan import Plan
 from xlc.ir.types import Dim, Quotient, Size
+from xlc.observe import finished, observing
 
 _CACHED_CONSTANTS = 32 << 20  # bytes of captured arrays up to which a whole program is looked up by its source graph
 
@@ -95,9 +97,15 @@ class Executable:
         from . import cache
 
         key = self._key()
-        data = cache.get(key) if key else None
-        if data is not None:
-            return _Program.unpack(data, self.backend)
+        data = cache.get(key) if key and not observing() else None
+        start = time.perf_counter()
+        program = self._compiled(key) if data is None else _Program.unpack(data, self.backend)
+        finished(self, time.perf_counter() - start, data is not None)
+        return program
+
+    def _compiled(self, key: str | None) -> _Program:
+        from . import cache
+
         plan = self.plan
         program = _Program(self.backend.compile(plan), plan.name, plan.sizes, plan.arena if isinstance(plan.arena, int) else -1,
                            tuple(np.ascontiguousarray(c.value) for c in plan.constants), plan.donated, self.backend)

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from xlc.ir.plan import Launch, Plan, Slot
-from xlc.ir.types import evaluate
+from xlc.ir.plan import Launch, Plan
+from xlc.observe import random_array
 from xlc.run.explain import Work, number, work_of
+from xlc.run.launch import alone
 
 
 @dataclass(frozen=True)
@@ -62,33 +63,15 @@ def profile(executable: Any, repeat: int = 20, **sizes: int) -> Profile:
 
 
 def _run(plan: Plan, launch: Launch, backend: Any, env: dict[str, int], repeat: int) -> float:
-    """The best time of one launch, called through the ordinary call path as a plan of its own."""
-    from xlc.run.native import Executable
-
-    slots = plan.by_name
-    inputs = [Slot(f"in{k}", slots[n].type, "param", k) for k, n in enumerate(launch.inputs)]
-    outputs = [Slot(f"out{k}", slots[n].type, "result", k) for k, n in enumerate(launch.outputs)]
+    """The best time of one launch."""
     kernel = next(k for k in plan.kernels if k.name == launch.kernel)
-    alone = Plan("alone", plan.sizes, (*inputs, *outputs),
-                 (Launch(kernel.name, tuple(s.name for s in inputs), tuple(s.name for s in outputs)),), (kernel,), (), 0, 0)
-    library = backend.load(backend.compile(alone), "alone")
-    random = np.random.default_rng(0)
-
-    def data(s: Slot) -> np.ndarray:
-        shape = tuple(evaluate(n, env) for n in s.type.shape)
-        return random.random(shape).astype(s.type.dtype.numpy) if s.type.dtype.is_float else np.zeros(shape, s.type.dtype.numpy)
-
-    arrays = [data(s) for s in inputs]
-    dims = [[(leaf, axis) for leaf, s in enumerate(inputs) for axis, n in enumerate(s.type.shape) if str(n) == name] for name in plan.sizes]
-    if not all(dims):
-        raise ValueError("profiling needs each named size to stand alone in an input of each kernel")
-    results = [(s.type.dtype.numpy, tuple(evaluate(n, env) for n in s.type.shape)) for s in outputs]
-    run = Executable(library.entry, params=list(range(len(inputs))), results=results,
-                     out_tree=("list", [("leaf", k) for k in range(len(outputs))]),
-                     dims=dims, workspace=0, name="alone", keepalive=library)
+    inputs, outputs = ([plan.by_name[n].type for n in names] for names in (launch.inputs, launch.outputs))
+    run = alone(kernel, inputs, outputs, env, backend)
+    rng = np.random.default_rng(0)
+    arrays = [random_array(t, env, rng) for t in inputs]
     best = float("inf")
     for _ in range(repeat):
         start = time.perf_counter()
-        run.call_flat(arrays)
+        run(arrays)
         best = min(best, time.perf_counter() - start)
     return best
