@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Prefetch, Stmt, Store, const, load, size, substitute, var, walk
+from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
-from xlc.ir.machine import Machine
 from xlc.ir.types import Size, f32, f64, product
 from xlc.passes.fuse import Group
 from xlc.passes.layout import FEW_ROWS, choose_tile, element, free_dimensions
@@ -29,11 +29,11 @@ from . import inline
 from .inline import Inliner, address
 from .map import parallel
 from .nest import Dimension, minimum, operations, serial
+from .reduce import contraction_reads
 
 PIECE = 512  # contracted elements of which a block of rows fits the first-level cache
 AHEAD = 8192  # bytes between a prefetch and its use (measured best for 4 and 16 rows)
 EPILOGUE = 80  # operations of a tile's epilogue up to which it is copied out for every row
-from .reduce import contraction_reads
 
 
 def lower_contraction(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...] | None:
@@ -52,8 +52,8 @@ def lower_contraction(group: Group, buffers: dict[Node, Buffer], machine: Machin
 
 @dataclass(frozen=True)
 class _Piece:
-    """A cut of the contracted dimension: piece number ``var`` of ``count``, each ``size`` long (the last may be shorter) of ``depth``; between
-    pieces the sums wait in result number ``place``."""
+    """A cut of the contracted dimension: piece number ``var`` of ``count``, each ``size`` long (the last may be shorter) of ``depth``;
+    between pieces the sums wait in result number ``place``."""
 
     var: Expr
     size: int
@@ -130,11 +130,11 @@ class _Contraction:
             return None
         m_extent: Size = self.extents[self.m] if self.m is not None else 1
         n_extent: Size = self.extents[self.n]
-        tile = choose_tile(m_extent, n_extent, self.dtype.bits, self.machine)  # type: ignore[attr-defined]
+        tile = choose_tile(m_extent, n_extent, self.dtype.bits, self.machine)
         self.columns = tile.columns
         size_of_b = product(self.extents[v] for v in [*self.ks, *self.ns])
         self.streams = isinstance(m_extent, int) and 1 < m_extent <= FEW_ROWS and isinstance(size_of_b, int) \
-            and size_of_b * self.dtype.bytes > self.machine.l2  # type: ignore[attr-defined]
+            and size_of_b * self.dtype.bytes > self.machine.l2
         panel, lane = var("j"), var("v")
         with ix.ranges({lane: const(tile.columns), panel: size(-(-n_extent // tile.columns) if isinstance(n_extent, int)
                                                                else (n_extent + (tile.columns - 1)) // tile.columns)}):
@@ -161,7 +161,8 @@ class _Contraction:
         return tuple(parallel([*outer, *dims], body, 1))
 
     def _is_padded(self, lane: Expr, width: int) -> bool:
-        """Whether the right operand may be read for a whole panel, even beyond its last column: it was packed (its panel is a dimension)."""
+        """Whether the right operand may be read for a whole panel, even beyond its last column: it was packed (its panel is a
+        dimension)."""
         loads = [e for e in walk(self.b) if e.op is LOAD and ix.coefficient(e.args[0], lane) == 1]
         return bool(loads) and all(_packed(e, width) for e in loads)
 
@@ -209,7 +210,7 @@ class _Contraction:
             list[Dimension], list[Stmt]]:
         """Parallel over groups of panels and of rows; inside, pieces of the contracted dimension, then blocks of rows, then panels: a block
         of rows stays in the first-level cache while the group's pieces of panels, which stay in the second, pass by."""
-        wide = max(1, self.machine.l2 // 2 // (cut.size * self.dtype.bytes * self.columns))  # type: ignore[attr-defined]
+        wide = max(1, self.machine.l2 // 2 // (cut.size * self.dtype.bytes * self.columns))
         panel_groups = -(-panels // wide)
         wide = -(-panels // panel_groups)
         row_groups = next(g for g in range(1, 2 * self.machine.cores + 1) if g * panel_groups % self.machine.cores == 0)
@@ -226,7 +227,7 @@ class _Contraction:
     def _tile(self, row: Expr, rows: int, piece: _Piece | None = None) -> list[Stmt]:
         dtype, width = self.dtype, self.columns
         lane = var("v")
-        acc = Buffer("acc", dtype, (rows * width,), "register")  # type: ignore[arg-type]
+        acc = Buffer("acc", dtype, (rows * width,), "register")
         fma, memo = lookup("fma"), [dict[Expr, Expr]() for _ in range(rows)]
 
         def at(e: Expr, i: int) -> Expr:
@@ -236,21 +237,24 @@ class _Contraction:
             return Loop("v", const(0), stop, 1, "vector", tuple(stmts), width)
 
         cells = [lane + i * width for i in range(rows)]
-        zero = const(0.0, dtype)  # type: ignore[arg-type]
+        zero = const(0.0, dtype)
         full = const(width)
         out: list[Stmt] = [Local(acc)]
         if piece is None:
             out.append(vector(full, [Store(acc, (c,), zero) for c in cells]))
         else:
             waits, place = self.buffers[self.group.roots[piece.place]], self.where[piece.place]
-            inside = (piece.var > const(0)) if self.stop.is_const and self.stop.value == width else (piece.var > const(0)) & (lane < self.stop)
+            inside = piece.var > const(0)
+            if not (self.stop.is_const and self.stop.value == width):
+                inside = inside & (lane < self.stop)
             out.append(vector(full, [Store(acc, (c,), load(waits, (at(place, i),), inside)) for i, c in enumerate(cells)]))
         update = vector(full, [Store(acc, (c,), fma(at(self.a, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
         if piece is None:
             out += serial([Dimension(k, self.extents[k]) for k in self.ks], [*self._prefetches(lane), update])
             return out + self._epilogue(row, rows, at, cells, vector)
         k = self.ks[0]
-        out.append(Loop(k["name"], piece.var * piece.size, minimum(piece.var * piece.size + piece.size, const(piece.depth)), 1, "serial", (update,)))
+        start = piece.var * piece.size
+        out.append(Loop(k["name"], start, minimum(start + piece.size, const(piece.depth)), 1, "serial", (update,)))
         keep = vector(self.stop, [Store(waits, (at(place, i),), load(acc, (c,))) for i, c in enumerate(cells)])
         return [*out, If(piece.var < const(piece.count - 1), (keep,), tuple(self._epilogue(row, rows, at, cells, vector)))]
 
@@ -258,7 +262,7 @@ class _Contraction:
                   vector: Callable[[Expr, Sequence[Stmt]], Loop]) -> list[Stmt]:
         """What follows the contraction, on the finished sums of a tile."""
         dtype, width, lane, full = self.dtype, self.columns, var("v"), const(self.columns)
-        acc = Buffer("acc", dtype, (rows * width,), "register")  # type: ignore[arg-type]
+        acc = Buffer("acc", dtype, (rows * width,), "register")
 
         def finish(done: Expr, place: Callable[[Expr], Expr], name: str) -> list[Stmt]:
             result = {self.acc_value: done if done.dtype is self.dot.dtype else lookup("cast")(done, dtype=self.dot.dtype)}
@@ -270,7 +274,7 @@ class _Contraction:
             return [vector(self.stop, [s for i, c in enumerate(cells)
                                        for s in finish(load(acc, (c,)), lambda e, i=i: at(e, i), f"o{i}")])]  # type: ignore[misc]
         # A long epilogue is written once, in a loop over the rows of the tile, which waits on the stack meanwhile.
-        waiting, i = Buffer("tile", dtype, (rows * width,), "stack"), var("i")  # type: ignore[arg-type]
+        waiting, i = Buffer("tile", dtype, (rows * width,), "stack"), var("i")
         here = {self.m: row + i}
         return [Local(waiting), vector(full, [Store(waiting, (c,), load(acc, (c,))) for c in cells]),
                 Loop("i", const(0), const(rows), 1, "serial", (
@@ -281,8 +285,8 @@ class _Contraction:
         if not self.streams or self.b.op is not LOAD:
             return []
         at = substitute(self.b.args[0], {lane: const(0)})
-        line = 64 // self.dtype.bytes  # type: ignore[attr-defined]
-        return [Prefetch(self.b["buffer"], (at + k,), AHEAD // self.dtype.bytes) for k in range(0, self.columns, line)]  # type: ignore[attr-defined]
+        line = 64 // self.dtype.bytes
+        return [Prefetch(self.b["buffer"], (at + k,), AHEAD // self.dtype.bytes) for k in range(0, self.columns, line)]
 
 
 def _masked(e: Expr, mask: Expr) -> Expr:

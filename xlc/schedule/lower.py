@@ -2,8 +2,8 @@
 
     group [%0 = multiply(%x, %x), %1 = sum(%0) {axes=(1,)}]  ->  kernel(in b0: f32[...], out b1: f32[...]) { parallel i ... }
 
-The kind of the group chooses the lowering; each returns the statements of the loop nest over flat buffers. Names are canonical (buffers b0, b1,
-... inputs first), so that equal kernels are equal values.
+The kind of the group chooses the lowering; each returns the statements of the loop nest over flat buffers. Names are canonical
+(buffers b0, b1, ... inputs first), so that equal kernels are equal values.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .ordered import lower_ordered
 from .reduce import lower_reduction
 
 STREAM_BYTES = 48 << 20
-"""What a kernel reads and writes, from which its outputs bypass the caches. Measured with 480 MiB of L3 among the cores of a socket: the next
-kernel, too, is then faster when it reads them from memory."""
+"""What a kernel reads and writes, from which its outputs bypass the caches. Measured with 480 MiB of L3 among the cores of a socket: the
+next kernel, too, is then faster when it reads them from memory."""
 Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | None"]
 
 
@@ -87,7 +87,8 @@ def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffe
 def inplace_pairs(kernel: Kernel, group: Group) -> tuple[tuple[int, int], ...]:
     """(output, input) pairs that may share memory: the input is loaded only at addresses at which the output is stored, each time just
     before (all loads of an iteration come before its stores). In a reduction that holds for what is stored after the row alone."""
-    if group.kind not in ("map", "contraction", "reduction") or any(v in i for r in group.roots for i in group.at[r] for v in group.reduced):
+    full = any(v in i for r in group.roots for i in group.at[r] for v in group.reduced)
+    if full or group.kind not in ("map", "contraction", "reduction"):
         return ()
     stores: dict[Buffer, set[object]] = {}
     loads: dict[Buffer, set[object]] = {}
@@ -98,7 +99,8 @@ def inplace_pairs(kernel: Kernel, group: Group) -> tuple[tuple[int, int], ...]:
             if e.op is LOAD:
                 loads.setdefault(e["buffer"], set()).add((e.args[0],))
     return tuple((o, i) for o, out in enumerate(kernel.outputs) for i, b in enumerate(kernel.inputs)
-                 if b.dtype.bits == out.dtype.bits and b.size == out.size and out not in loads and loads.get(b) and loads[b] <= stores.get(out, set()))
+                 if b.dtype.bits == out.dtype.bits and b.size == out.size and out not in loads
+                 and loads.get(b) and loads[b] <= stores.get(out, set()))
 
 
 def streamed_outputs(kernel: Kernel) -> tuple[int, ...]:
