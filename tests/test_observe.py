@@ -57,7 +57,8 @@ def test_check_names_the_wrong_kernel_and_the_line():
     other = xlc.jit(lambda x: x * 3).compile(x).program
     done = good.compilation
     wrong = SimpleNamespace(graphs=done.graphs, plan=other.plan, steps=(replace(done.steps[0], kernel=other.compilation.steps[0].kernel),))
-    with pytest.raises(xlc.XlcError, match=r"test_observe.py:\d+: kernel k0 \(multiply\).* gives .* at \[0, 0\].*interpreter gives .*20 of 20"):
+    found = r"test_observe.py:\d+: kernel k0 \(multiply\).* gives .* at \[0, 0\].*interpreter gives .*20 of 20"
+    with pytest.raises(xlc.XlcError, match=found):
         check_launches(SimpleNamespace(compilation=wrong, backend=good.backend))
 
 

@@ -35,8 +35,9 @@ def alone(kernel: Kernel, inputs: Sequence[Type], outputs: Sequence[Type], env: 
     if not all(dims):
         raise XlcValueError(f"kernel {kernel.name} cannot be run by itself: a named size stands alone in none of its inputs")
     results = [(t.dtype.numpy, tuple(evaluate(s, env) for s in t.shape)) for t in outputs]
-    run: Any = Executable(library.entry, params=list(range(len(into))), results=results,
-                          out_tree=("list", [("leaf", k) for k in range(len(out))]), dims=dims, workspace=0, name="alone", keepalive=library)
+    tree = ("list", [("leaf", k) for k in range(len(out))])
+    run: Any = Executable(library.entry, params=list(range(len(into))), results=results, out_tree=tree, dims=dims, workspace=0,
+                          name="alone", keepalive=library)
     return lambda arrays: run.call_flat(arrays)
 
 
@@ -61,8 +62,8 @@ def check_launches(executable: Any) -> int:
             wrong = ~np.isclose(found.astype(np.float64), value[n].astype(np.float64), rtol=1e-3, atol=1e-3, equal_nan=True)
             if wrong.any():
                 where = tuple(map(int, np.argwhere(wrong)[0]))
-                raise XlcError(f"kernel {names[structure(step.kernel)]} ({step.note}) of {graph.name} gives {found[where]} at {list(where)} of "
-                               f"{n.op.name} {n.type}, where the interpreter gives {value[n][where]}; {int(wrong.sum())} of {wrong.size} "
-                               "elements differ", n.loc)
+                raise XlcError(f"kernel {names[structure(step.kernel)]} ({step.note}) of {graph.name} gives {found[where]} at "
+                               f"{list(where)} of {n.op.name} {n.type}, where the interpreter gives {value[n][where]}; "
+                               f"{int(wrong.sum())} of {wrong.size} elements differ", n.loc)
         compared += 1
     return compared

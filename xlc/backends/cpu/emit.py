@@ -74,7 +74,8 @@ def _by_alignment(kernel: Kernel, name: str, streaming: KernelText, ordinary: Ke
         lines += [f"  %at{o} = ptrtoint ptr %b{len(kernel.inputs) + o} to i64", f"  %or{o} = or i64 %at{o}, {together}"]
         together = f"%or{o}"
     lines += [f"  %low = and i64 {together}, 63", "  %aligned = icmp eq i64 %low, 0", "  br i1 %aligned, label %yes, label %no",
-              "yes:", f"  call void @{streaming.name}{arguments}", "  ret void", "no:", f"  call void @{ordinary.name}{arguments}", "  ret void"]
+              "yes:", f"  call void @{streaming.name}{arguments}", "  ret void",
+              "no:", f"  call void @{ordinary.name}{arguments}", "  ret void"]
     function = "\n".join([head, "entry:", *lines, "}", streaming.function, ordinary.function])
     return KernelText(name, function, streaming.declarations | ordinary.declarations, ordinary.work)
 
