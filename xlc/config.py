@@ -122,6 +122,11 @@ def key() -> tuple[Any, ...]:
     return cached[1]
 
 
+def compiling() -> dict[str, Any]:
+    """The values of those knobs, by name: what is made later, on demand, is made under them (``context(**compiling())``)."""
+    return {name: get(name) for name in _COMPILE}
+
+
 def assign(name: str, value: Any) -> None:
     """Set a knob for the whole process."""
     global _generation

@@ -102,7 +102,7 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
         if p.optional and p.name in skipped():
             continue
         graph = done.graphs[p.name] = run(p.name, lambda g, p=p: p.run(g, options, backend), graph)  # type: ignore[misc]
-    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows)
+    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows, options.strict)
     done.partition = run("fuse", lambda g: fuse(g, knobs) if options.fuse else separate(g), graph)
     done.steps = run("lower", lambda parts: tuple(map(backend.lowerings(), parts.groups)), done.partition)
     done.plan = run("memory", lambda steps: plan_memory(graph, steps, options.donate, config.reorder), done.steps)

@@ -37,6 +37,7 @@ class FusionOptions:
     reductions: bool = True
     contractions: bool = True
     rows: bool = True  # a reduction together with consumers that need the whole row again (softmax)
+    strict: bool = False  # every reduction adds in the order that it has on its own
 
 
 @dataclass(eq=False)
@@ -283,6 +284,8 @@ class _Fuser:
         if g.reductions:
             if index != g.outer or [g.extents[v] for v in g.reduced] != sizes:
                 return "it reduces over other axes than the reduction it would join"
+            if self.options.strict and (g.reductions[0]["axes"], g.reductions[0].args[0].shape) != (axes, shape):
+                return "it would add in another order (strict)"
         elif any(i not in g.domain for i in index) or len(set(index)) != len(index):
             return "its result is needed at computed positions"
         else:

@@ -32,6 +32,7 @@ class Executable:
 
     def __init__(self, graph: Graph, options: Any, backend: Any):
         self.graph, self.options, self.backend = graph, options, backend
+        self._knobs = config.compiling()  # of the moment at which it was asked for, whenever it is made
         self._lock = threading.RLock()
         self._compilation: Any = None
         self._loaded: Any = None
@@ -46,7 +47,8 @@ class Executable:
 
         with self._lock:
             if self._compilation is None:
-                self._compilation = run_passes(self.graph, self.options, self.backend)
+                with config.context(**self._knobs):
+                    self._compilation = run_passes(self.graph, self.options, self.backend)
             return self._compilation
 
     def after(self, name: str) -> Any:
@@ -90,7 +92,8 @@ class Executable:
         """The object in memory, with what a call must know (``_Program``)."""
         with self._lock:
             if self._loaded is None:
-                self._loaded = self._load()
+                with config.context(**self._knobs):
+                    self._loaded = self._load()
             return self._loaded
 
     def _load(self) -> _Program:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xlc import config
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
@@ -30,6 +31,7 @@ from .nest import Dimension, lanes, minimum, operations, power_of_two
 
 BLOCK = 64  # additions in a row in one lane before its sum moves to the wide accumulator
 STACK_BYTES = 32 << 10
+STRICT_LANES = 64
 DEAR = 8
 
 
@@ -152,6 +154,18 @@ class _Nest:
     def stages(self) -> int:
         return max([f.stage for f in self.folds] + [s for *_, s, full in self.roots if full]) + 1
 
+    def lane_counts(self, limit: int | None) -> tuple[int, int]:
+        """How many lanes a vector of this nest has, and a vector of what is left; at most ``limit`` are useful. The lanes fix the order of
+        every sum: under ``strict`` they depend on the shape alone, not on what is fused."""
+        if config.strict:
+            width = power_of_two(min(limit or STRICT_LANES, STRICT_LANES))
+            return width, width
+        native = self.native()
+        width = native * (4 if operations(f.value for f in self.folds) <= 12 else 2)
+        if limit is not None and limit < width:
+            width = native if limit > native else power_of_two(max(limit, 1))
+        return width, native
+
     def native(self) -> int:
         bits = max([s.dtype.bits for f in self.folds for s in f.states()] + [f.value.dtype.bits for f in self.folds] + [32])
         return self.machine.lanes(bits)
@@ -161,12 +175,7 @@ class _Nest:
     def rows(self) -> list[Stmt]:
         self.inner = self._joined_row()
         *before, last = self.inner or [Dimension(var("r0"), 1)]
-        native = self.native()
-        n = last.static
-        width = native * (4 if operations(f.value for f in self.folds) <= 12 else 2)
-        if n is not None and n < width:
-            width = native if n > native else power_of_two(max(n, 1))
-            width = min(width, native)
+        width, native = self.lane_counts(None if last.static is None else max(last.static, 1))
         body: list[Stmt] = []
         self._stage_row(body)
         for stage in range(self.stages()):
@@ -181,7 +190,7 @@ class _Nest:
     def _joined_row(self) -> list[Dimension]:
         """Neighbouring reduced dimensions as one, where every address allows it."""
         dims = list(self.inner)
-        k = len(dims) - 2
+        k = len(dims) - 2 if not config.strict else -1
         while k >= 0:
             o, i = dims[k], dims[k + 1]
             everything = [f.value for f in self.folds] + [v for _, _, v, _, _ in self.roots]
