@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ..ir.interp import interpret
 from ..ir.node import Graph, Node, constant
-from ..ir.types import product
+from ..ir.types import Dim, product
 
 LARGEST = 64 << 20  # bytes of a result
 LARGEST_STEP = 256 << 20  # bytes of anything on the way to it
@@ -51,9 +51,14 @@ def _is_known(n: Node, real: dict[Node, frozenset[Node]]) -> bool:
     """Whether the interpreter can compute the node now, at a bounded cost."""
     if n.op.name == "constant":
         return True
-    if n.op.name == "parameter" or n.op.kind in ("control", "composite") or not n.type.is_static:
+    if n.op.name == "parameter" or n.op.kind in ("control", "composite") or not n.type.is_static or _is_symbolic([v for _, v in n.attrs]):
         return False
     return all(a in real for a in n.args) and _bytes(n) <= LARGEST_STEP and _work(n) <= MOST_WORK
+
+
+def _is_symbolic(attribute: object) -> bool:
+    """Whether an attribute holds a named size (the number of elements of something, a place in it)."""
+    return any(map(_is_symbolic, attribute)) if isinstance(attribute, (tuple, list)) else isinstance(attribute, Dim)
 
 
 def _bytes(n: Node) -> int:
