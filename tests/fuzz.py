@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 import time
 import traceback
@@ -25,20 +26,19 @@ from fuzz_graphs import Case, random_graph  # noqa: E402
 from fuzz_oracle import Expected, evaluate_graph  # noqa: E402
 
 from xlc import config  # noqa: E402
-from xlc.ir.node import Graph, Node, full, make, parameter  # noqa: E402
+from xlc.ir.node import Graph, Node, full, parameter  # noqa: E402
 from xlc.ir.parse import parse_graph  # noqa: E402
 from xlc.ir.text import constants_of, print_graph  # noqa: E402
-from xlc.ir.types import evaluate  # noqa: E402
 from xlc.pipeline import compile_graph  # noqa: E402
 
 TOLERATED = ("of symbolic size",)  # messages of what is documented as not supported
 
 
-def failure(case: Case, fuse: bool = True, check: bool = False, strict: bool = False) -> str | None:
-    """What is wrong with the compiled program of a graph, or None."""
+def failure(case: Case, fuse: bool = True, donate: bool = False, **knobs: Any) -> str | None:
+    """What is wrong with the compiled program of a graph, or None. ``knobs`` are those of ``xlc.config``."""
     try:
-        with config.context(check=int(check), strict=strict):
-            program = compile_graph(case.graph, fuse=fuse)
+        with config.context(**knobs):
+            program = compile_graph(case.graph, fuse=fuse, donate=range(len(case.graph.params)) if donate else ())
             program.loaded  # noqa: B018  (compiles)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
@@ -123,7 +123,7 @@ def size(case: Case) -> tuple[int, int, int]:
     return (len([n for n in case.graph.nodes() if n.op.name not in ("parameter", "full")]), len(case.graph.params), len(case.runs))
 
 
-def reduce_case(case: Case, seconds: float = 20, **options: bool) -> tuple[Case, str]:
+def reduce_case(case: Case, seconds: float = 20, **options: Any) -> tuple[Case, str]:
     """A smallest case that fails in the same way, and how."""
     message = failure(case, **options)
     assert message is not None
@@ -162,8 +162,17 @@ def report(seed: int, case: Case, message: str) -> str:
     return "\n".join(lines)
 
 
-def options_of(seed: int) -> dict[str, bool]:
-    return {"fuse": seed % 4 != 3, "check": seed % 5 == 0, "strict": seed % 7 == 0}
+def options_of(seed: int) -> dict[str, Any]:
+    """Mostly the usual ones; now and then others."""
+    r = random.Random(seed)
+    found: dict[str, Any] = {"fuse": r.random() < 0.8, "donate": r.random() < 0.2}
+    if r.random() < 0.2:
+        found["check"] = 1
+    for knob, value in (("strict", True), ("fuse_elementwise", False), ("fuse_reductions", False), ("fuse_contractions", False),
+                        ("fuse_rows", False), ("pack_constants", False), ("reorder", False), ("num_threads", 1)):
+        if r.random() < 0.07:
+            found[knob] = value
+    return found
 
 
 def run_seed(seed: int, reduce: bool = True) -> str | None:
@@ -232,6 +241,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed > 0)
 
 
-_ = (make, evaluate)
 if __name__ == "__main__":
     sys.exit(main())
