@@ -99,7 +99,7 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
     return parallel([*inside, pieces], loop, 1)
 
 
-def long_streams(values: Sequence[Expr], outputs: Sequence[Buffer], walked: Expr, machine: Machine) -> list[Expr]:
+def long_streams(values: Sequence[Expr], outputs: Sequence[Buffer], walked: Expr, machine: Machine) -> list[tuple[Expr, int]]:
     """The loads of neighbouring elements, one for each buffer, if caches do not hold what is touched and there is work between two loads:
     then the loads that are in flight at a time are few, and the processor's own prefetching alone does not reach full bandwidth."""
     loads: dict[Buffer, Expr] = {}
@@ -109,16 +109,17 @@ def long_streams(values: Sequence[Expr], outputs: Sequence[Buffer], walked: Expr
     sizes = [b.size * b.dtype.bytes for b in (*loads, *outputs) if isinstance(b.size, int)]
     if sum(sizes) < 4 * machine.l2 or len(loads) > 4 or operations(values) < 8:
         return []
-    return [load(b, (a,)) for b, a in loads.items() if isinstance(b.size, int) and b.size * b.dtype.bytes > machine.l2]
+    return [(load(b, (a,)), AHEAD // b.dtype.bytes) for b, a in loads.items()
+            if isinstance(b.size, int) and b.size * b.dtype.bytes > machine.l2]
 
 
-def prefetches(streams: Sequence[Expr], at: dict[Expr, Expr], width: int) -> list[Stmt]:
-    """What vectors of ``width`` lanes will read from each stream, AHEAD bytes on."""
+def prefetches(streams: Sequence[tuple[Expr, int]], at: dict[Expr, Expr], width: int) -> list[Stmt]:
+    """What vectors of ``width`` lanes read from each stream (a load, a distance), that many elements on."""
     out: list[Stmt] = []
-    for e in streams:
+    for e, distance in streams:
         b, where = e["buffer"], substitute(substitute(e.args[0], at), {var("v"): const(0)})
         line = max(64 // b.dtype.bytes, 1)
-        out += [Prefetch(b, (where,), AHEAD // b.dtype.bytes + k) for k in range(0, width, line)]
+        out += [Prefetch(b, (where,), distance + k) for k in range(0, width, line)]
     return out
 
 

@@ -12,7 +12,7 @@ whose sums are added in twice the precision, so the error is below that of pairw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xlc import config
@@ -26,7 +26,7 @@ from xlc.passes.fuse import Group, reduction_index
 
 from . import inline
 from .inline import Inliner, address
-from .map import parallel
+from .map import parallel, prefetches
 from .nest import Dimension, lanes, minimum, operations, power_of_two
 
 BLOCK = 64  # additions in a row in one lane before its sum moves to the wide accumulator
@@ -154,14 +154,14 @@ class _Nest:
     def stages(self) -> int:
         return max([f.stage for f in self.folds] + [s for *_, s, full in self.roots if full]) + 1
 
-    def lane_counts(self, limit: int | None) -> tuple[int, int]:
-        """How many lanes a vector of this nest has, and a vector of what is left; at most ``limit`` are useful. The lanes fix the order of
-        every sum: under ``strict`` they depend on the shape alone, not on what is fused."""
+    def lane_counts(self, values: Iterable[Expr], limit: int | None) -> tuple[int, int]:
+        """How many lanes a vector that computes these values has, and a vector of what is left; at most ``limit`` are useful. The lanes fix
+        the order of every sum: under ``strict`` they depend on the shape alone, not on what is fused."""
         if config.strict:
             width = power_of_two(min(limit or STRICT_LANES, STRICT_LANES))
             return width, width
         native = self.native()
-        width = native * (4 if operations(f.value for f in self.folds) <= 12 else 2)
+        width = native * (4 if operations(values) <= 12 else 2)
         if limit is not None and limit < width:
             width = native if limit > native else power_of_two(max(limit, 1))
         return width, native
@@ -175,17 +175,37 @@ class _Nest:
     def rows(self) -> list[Stmt]:
         self.inner = self._joined_row()
         *before, last = self.inner or [Dimension(var("r0"), 1)]
-        width, native = self.lane_counts(None if last.static is None else max(last.static, 1))
         body: list[Stmt] = []
         self._stage_row(body)
+        ahead, heaviest = self._next_row(before, last), self._heaviest()
         for stage in range(self.stages()):
             live = [(k, f) for k, f in enumerate(self.folds) if f.stage == stage]
             stores = [(b, a, v) for b, a, v, s, full in self.roots if full and s == stage]
-            body += self._row_stage(live, stores, before, last, width, native)
+            values = [*(f.value for _, f in live), *(v for _, _, v in stores)]
+            width, native = self.lane_counts(values, None if last.static is None else max(last.static, 1))
+            body += self._row_stage(live, stores, before, last, width, native, ahead if stage == heaviest else [])
         body += _stored([(b, a, v) for b, a, v, _, full in self.roots if not full])
         total = product(d.extent for d in self.inner)
         block = max(1, 2048 // max(total, 1)) if isinstance(total, int) else 1
         return parallel(self.outer, body, block)
+
+    def _heaviest(self) -> int:
+        """The stage, but for the first where there are others, that computes most."""
+        work = [operations([*(f.value for f in self.folds if f.stage == s), *(v for _, _, v, t, full in self.roots if full and s == t)])
+                for s in range(self.stages())]
+        return max(range(min(1, len(work) - 1), len(work)), key=lambda s: work[s])
+
+    def _next_row(self, before: Sequence[Dimension], last: Dimension) -> list[tuple[Expr, int]]:
+        """What the first stage of the next row reads, to be prefetched while this row is worked on: (load, distance)."""
+        n = last.static
+        if before or n is None or not self.outer or self.stages() == 1 or n * 4 > self.machine.l2 // 4:
+            return []
+        step = (self.outer[-1].var,)
+        loads = {e: ix.polynomial(e.args[0]) for f in self.folds if f.stage == 0 for e in walk(f.value)
+                 if e.op is LOAD and e["buffer"].space == "global"}
+        return [(load(e["buffer"], e.args[:1]), p[step]) for e, p in loads.items()
+                if p.get((last.var,)) == 1 and p.get(step, 0) >= n and n * e["buffer"].dtype.bytes >= 1024
+                and not (isinstance(e["buffer"].size, int) and e["buffer"].size * e["buffer"].dtype.bytes < self.machine.l2)][:4]
 
     def _joined_row(self) -> list[Dimension]:
         """Neighbouring reduced dimensions as one, where every address allows it."""
@@ -252,7 +272,7 @@ class _Nest:
             self.roots = [(b, a, v if s <= first else substitute(v, only), s, full) for b, a, v, s, full in self.roots]
 
     def _row_stage(self, live: Sequence[tuple[int, Fold]], stores: Sequence[tuple[Buffer, Expr, Expr]], before: Sequence[Dimension],
-                   last: Dimension, width: int, native: int) -> list[Stmt]:
+                   last: Dimension, width: int, native: int, ahead: Sequence[tuple[Expr, int]] = ()) -> list[Stmt]:
         stage = live[0][1].stage if live else self.stages() - 1
         kept = [(b, a, v) for s, b, a, v in self.kept if s == stage]
         accumulators = {k: [Buffer(f"a{k}_{c}", s.dtype, (width,), "register") for c, s in enumerate(f.states())] for k, f in live}
@@ -273,7 +293,7 @@ class _Nest:
                 stmts += names
                 stmts += [Store(b, (lanes_at,), var(n.name, n.value.dtype)) for b, n in zip(accumulators[k], names, strict=True)]
             lets = [Let(f"o{j}", substitute(v, at, memo)) for j, (_, _, v) in enumerate(stores)]
-            return [*lets, *stmts, *(Store(b, (substitute(a, at, memo),), var(let.name, let.value.dtype))
+            return [*prefetches(ahead, at, width), *lets, *stmts, *(Store(b, (substitute(a, at, memo),), var(let.name, let.value.dtype))
                                      for let, (b, a, _) in zip(lets, stores, strict=True))]
 
         wide = [(k, f) for k, f in live if _is_long_sum(f, last, before, width)]
