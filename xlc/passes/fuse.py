@@ -237,7 +237,7 @@ class _Fuser:
     def refusal(self, n: Node, g: Group, at: set[Index]) -> str | None:
         """Why n cannot be computed inside g, or None."""
         if n.op.name == "copy":
-            return "a copy is asked for"
+            return "it is rearranged in memory first, for the kernel that reads it"
         operand = [c for c in self.uses[n] if c in g.at and (is_anchor(c) or c in g.operands)]
         if operand:
             contracts = g.anchor is not None and g.anchor.op.kind == "contraction"

@@ -108,6 +108,6 @@ else:
     except ImportError as error:
         from xlc.run import fallback as _implementation
 
-        warnings.warn(f"xlc runs without its C++ extension ({error}): calls are slower and use one thread. With a C++17 compiler "
-                      "installed, reinstall xlc (pip install --force-reinstall --no-deps xlc) to have it.", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"xlc runs without its C++ extension ({error}): calls are slower and use one thread. To have it, install a C++17 "
+                      "compiler, then xlc again from its sources (pip install --force-reinstall --no-deps .).", RuntimeWarning, stacklevel=2)
     globals().update({name: getattr(_implementation, name) for name in __all__})
