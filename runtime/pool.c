@@ -6,6 +6,10 @@
                   the caller is done with its own part (it was parked, or its CPU is busy with another process). So a
                   late worker costs nothing but its absence.
 
+   A part is taken from its front in pieces of halving size, by its owner first (the same rows go to the same core in
+   run after run, and are in its cache) and by whoever has nothing left to do: a worker that loses its CPU in the middle
+   of a part delays the others by one piece. What is computed does not depend on who takes what.
+
    Workers spin for SPIN_NS after each part, then park on a futex (elsewhere: a condition variable); so does the caller.
    Nobody spins when there are fewer CPUs than threads. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
@@ -27,7 +31,7 @@
 #include <sys/syscall.h>
 #endif
 
-enum { MAX_THREADS = 256, SPIN_NS = 40000, PAUSES_PER_CLOCK = 32 };
+enum { MAX_THREADS = 256, SPIN_NS = 40000, PAUSES_PER_CLOCK = 32, LEAST_PIECE = 16 /* of a part: 1/16 */ };
 enum state { IDLE, POSTED, RUNNING, STOP };
 
 typedef struct worker {
@@ -36,7 +40,8 @@ typedef struct worker {
   _Atomic uint32_t awaited;             /* the caller sleeps, or is about to, on `state` */
   xlc_task task;
   void *closure;
-  int64_t lo, hi;
+  int64_t hi, least;     /* the end of the part, the least piece */
+  _Atomic int64_t next;  /* what of the part is not taken begins here */
   pthread_t thread;
 #ifndef __linux__
   pthread_mutex_t mutex;
@@ -46,7 +51,8 @@ typedef struct worker {
 
 static void pool_run(void *ctx, xlc_task task, void *closure, int64_t n);
 
-static worker workers[MAX_THREADS]; /* workers[0] is never used: part 0 is the caller's */
+static worker workers[MAX_THREADS]; /* workers[0] has no thread: part 0 is the caller's */
+static int64_t parts;               /* of the run that goes on */
 static int64_t started;             /* workers[1 .. started) have a thread; guarded by busy */
 static int64_t spin_ns;             /* 0: do not spin */
 static _Atomic bool busy;           /* a run(), a resize or the end of the process has the pool */
@@ -117,6 +123,26 @@ static uint32_t await(worker *w, _Atomic uint32_t *flag, uint32_t a, uint32_t b)
   return s;
 }
 
+/* ---- parts ---- */
+
+/* Does what is left of a part, piece by piece. */
+static void share(worker *w) {
+  int64_t at = atomic_load_explicit(&w->next, memory_order_relaxed);
+  while (at < w->hi) {
+    int64_t take = (w->hi - at + 1) / 2;
+    if (take < w->least) take = w->least;
+    if (take > w->hi - at) take = w->hi - at;
+    if (!atomic_compare_exchange_weak_explicit(&w->next, &at, at + take, memory_order_relaxed, memory_order_relaxed)) continue;
+    w->task(w->closure, at, at + take);
+    at = atomic_load_explicit(&w->next, memory_order_relaxed);
+  }
+}
+
+/* One's own part, then what the others have not got to. */
+static void share_all(int64_t own) {
+  for (int64_t i = 0; i < parts; i++) share(&workers[(own + i) % parts]);
+}
+
 /* ---- workers ---- */
 
 static void *work(void *arg) {
@@ -126,7 +152,7 @@ static void *work(void *arg) {
     uint32_t s = await(w, &w->parked, IDLE, RUNNING); /* RUNNING: the caller took our part */
     if (s == STOP) return NULL;
     if (!atomic_compare_exchange_strong(&w->state, &s, RUNNING)) continue;
-    w->task(w->closure, w->lo, w->hi);
+    share_all(w - workers);
     atomic_store(&w->state, IDLE);
     if (atomic_load(&w->awaited)) unpark(w);
   }
@@ -234,12 +260,10 @@ int xlc_pool_set_threads(int64_t threads) {
 
 static void finish(worker *w) {
   uint32_t s = POSTED;
-  if (atomic_compare_exchange_strong(&w->state, &s, RUNNING)) { /* the worker did not come: do its part */
-    w->task(w->closure, w->lo, w->hi);
+  if (atomic_compare_exchange_strong(&w->state, &s, RUNNING)) /* the worker did not come: its part is done, see share_all */
     atomic_store(&w->state, IDLE);
-  } else if (s == RUNNING) {
+  else if (s == RUNNING)
     await(w, &w->awaited, RUNNING, RUNNING);
-  }
 }
 
 static void pool_run(void *ctx, xlc_task task, void *closure, int64_t n) {
@@ -249,19 +273,21 @@ static void pool_run(void *ctx, xlc_task task, void *closure, int64_t n) {
     task(closure, 0, n);
     return;
   }
-  int64_t parts = started == parallel.threads ? started : start();
+  parts = started == parallel.threads ? started : start();
   if (parts > n) parts = n;
   const int64_t size = n / parts, longer = n % parts; /* the first `longer` parts have one more */
   inside = true;
-  for (int64_t i = 1; i < parts; i++) {
+  for (int64_t i = 0; i < parts; i++) {
     worker *w = &workers[i];
+    const int64_t lo = i * size + (i < longer ? i : longer);
     w->task = task;
     w->closure = closure;
-    w->lo = i * size + (i < longer ? i : longer);
-    w->hi = w->lo + size + (i < longer);
-    post(w, POSTED);
+    w->hi = lo + size + (i < longer);
+    w->least = 1 + size / LEAST_PIECE;
+    atomic_store_explicit(&w->next, lo, memory_order_relaxed);
   }
-  task(closure, 0, size + (longer > 0));
+  for (int64_t i = 1; i < parts; i++) post(&workers[i], POSTED);
+  share_all(0);
   for (int64_t i = 1; i < parts; i++) finish(&workers[i]);
   inside = false;
   atomic_store_explicit(&busy, false, memory_order_release);

@@ -15,7 +15,7 @@ typedef void (*xlc_task)(void *closure, int64_t lo, int64_t hi);
 typedef struct xlc_parallel {
   void *ctx;
   int64_t threads; /* how many workers run() may use, >= 1 */
-  void (*run)(void *ctx, xlc_task task, void *closure, int64_t n); /* task over a partition of [0, n); returns when all is done */
+  void (*run)(void *ctx, xlc_task task, void *closure, int64_t n); /* task over pieces of [0, n), each once; returns when all is done */
 } xlc_parallel;
 
 /* A compiled program; 0 on success. buffers: parameters in order, then results in order. dims: the symbolic sizes in

@@ -59,15 +59,14 @@ def test_every_index_once(run, threads):
         assert (a[:n] == 20).all() and a[n] == 0
 
 
-def test_parts_are_contiguous_and_even(run, threads):
+def test_pieces_cover_the_range_once(run, threads):
     for n in [1, 2, 5, 100, 101]:
         record = np.zeros(129, np.int64)
         run("record", record.ctypes.data, n)
         parts = sorted(map(tuple, record[:128].reshape(64, 2)[: record[128]].tolist()))
-        assert len(parts) == min(n, threads)
+        assert min(n, threads) <= len(parts) <= n
         assert parts[0][0] == 0 and parts[-1][1] == n and all(a[1] == b[0] for a, b in zip(parts, parts[1:], strict=False))
-        sizes = [hi - lo for lo, hi in parts]
-        assert max(sizes) - min(sizes) <= 1
+        assert len(parts) <= 8 * threads, "a part is taken in pieces of halving size, not one by one"
 
 
 def nest(a, inner):
@@ -168,6 +167,6 @@ def test_one_cpu():
             "assert _xlc.pool_threads() == 1\n_xlc.pool_set_threads(3)\nseen = []\n"
             "t = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(lambda c, lo, hi: seen.append(hi - lo))\n"
             "for _ in range(50):\n    _xlc.parallel_for_test(ctypes.cast(t, ctypes.c_void_p).value, 0, 10)\n"
-            "assert sum(seen) == 500 and len(seen) == 150")
+            "assert sum(seen) == 500 and len(seen) >= 150")
     environment = {**os.environ, "XLC_NUM_THREADS": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
