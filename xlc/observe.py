@@ -107,7 +107,8 @@ def finished(executable: Any, seconds: float, cached: bool) -> None:
     if not config.debug:
         return
     arguments = ", ".join(str(p.type) for p in executable.graph.params)
-    how = "from the cache on disk" if cached else f"{len(executable.plan.launches)} kernel launches, compiled"
+    launches = 0 if cached else len(executable.plan.launches)
+    how = "from the cache on disk" if cached else f"{launches} kernel launch{'es' * (launches != 1)}, compiled"
     print(f"xlc: {executable.graph.name}({arguments}): {how} in {seconds * 1e3:.1f} ms", file=sys.stderr)
     if config.debug >= 4:
         print(*executable.backend.texts(executable.plan), sep="\n", file=sys.stderr)
