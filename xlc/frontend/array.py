@@ -8,10 +8,8 @@ It has the dtype and shape an array would have, and no values. A *weak* tracer s
 arrays).
 
 Views and in-place operators. A basic slice, a reshape, a transpose of a traced array shares a ``Storage`` with it, as a NumPy view would
-share memory.
-``h += b`` rebinds ``h`` to a new tracer and makes every other tracer of that storage stale: using one afterwards raises, because in NumPy
-it
-would show the new values.
+share memory. ``h += b`` rebinds ``h`` to a new tracer and makes every other tracer of that storage stale: using one afterwards raises,
+because in NumPy it would show the new values.
 """
 
 from __future__ import annotations

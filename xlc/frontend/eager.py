@@ -3,8 +3,7 @@
     xlc.numpy.logsumexp(a, axis=1)    ->    jit(lambda x: logsumexp(x, axis=1))(a)
 
 Arrays are arguments of the compiled function; everything else (axes, dtypes, numbers) is part of what is compiled. Elementwise functions
-take Python
-numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6.
+take Python numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6.
 """
 
 from __future__ import annotations

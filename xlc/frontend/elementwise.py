@@ -3,9 +3,8 @@
     elementwise("add", x_i8, 1.5)      x: i8[3]  ->  add(cast(x) {dtype=f64}, full(1.5)) : f64[3]
 
 The dtypes come from NumPy itself (``ufunc.resolve_dtypes``, which knows NEP 50 and the weak Python scalars). What enters are tracers,
-Python
-scalars and anything array-like; what leaves is a tracer. A NumPy ufunc is either an operator of the IR (``_OPERATORS``), or a few of them
-(``_LOWERINGS``).
+Python scalars and anything array-like; what leaves is a tracer. A NumPy ufunc is either an operator of the IR (``_OPERATORS``), or a few of
+them (``_LOWERINGS``).
 """
 
 from __future__ import annotations

@@ -29,8 +29,7 @@ from .trace import _local, describe
 @dataclass
 class Key:
     """A key, one entry per dimension of the array after new axes were inserted: a slice or an index array (Node). ``scalar`` tells the
-    entries that
-    were written as integers."""
+    entries that were written as integers."""
 
     basic: list[Any]  # per axis of x: (start, stop, step) or None for a whole axis
     new_axes: list[int]  # positions of None in the inserted array

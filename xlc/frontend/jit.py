@@ -6,10 +6,8 @@
     f.compile(x, w)       the compiled program: .graph, .after(pass), .kernels, .plan, .asm, .explain()
 
 What enters is a call; its arguments are flattened (``tree``), each leaf becomes a parameter of the graph, the function runs once on
-tracers, and what it
-returns becomes the results. Arrays of the closure and globals become constants, by their value at that moment. Python scalars that are
-passed
-are parameters too (weakly typed); defaults that are not passed stay what they are.
+tracers, and what it returns becomes the results. Arrays of the closure and globals become constants, by their value at that moment. Python
+scalars that are passed are parameters too (weakly typed); defaults that are not passed stay what they are.
 """
 
 from __future__ import annotations
@@ -75,9 +73,8 @@ class Signature:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A traced function. ``names`` are the parameters' names, ``paths`` how a user would write each (``p['w']``); ``out_tree`` rebuilds
-    the result from the
-    graph's results; ``assumptions`` are sizes that must not be negative."""
+    """A traced function. ``names`` are the parameters' names, ``paths`` how a user would write each (``p['w']``); ``out_tree`` rebuilds the
+    result from the graph's results; ``assumptions`` are sizes that must not be negative."""
 
     graph: Graph
     names: tuple[str, ...]
@@ -102,8 +99,7 @@ class Lowered:
 
 class Compiled:
     """A compiled program together with the nesting of its arguments and results. Attributes not listed here are those of the program:
-    ``graph``,
-    ``after(pass_name)``, ``kernels``, ``plan``, ``asm``, ``explain()``."""
+    ``graph``, ``after(pass_name)``, ``kernels``, ``plan``, ``asm``, ``explain()``."""
 
     def __init__(self, lowered: Lowered, program: Any):
         self.lowered, self.program = lowered, program

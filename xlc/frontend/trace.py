@@ -31,8 +31,7 @@ _local = _Local()
 
 class Trace:
     """``captured`` maps the id of an array of the closure to (the array, its constant): each is copied once. ``assumptions`` holds sizes
-    that must not
-    be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis)."""
+    that must not be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis)."""
 
     __slots__ = ("alive", "assumptions", "captured", "name", "thread")
 

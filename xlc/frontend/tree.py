@@ -4,8 +4,7 @@
     unflatten(tree, leaves)                               {"a": [y, None], "b": x}
 
 Containers are dict (keys in sorted order), OrderedDict, list, tuple, namedtuple, instances of dataclasses, and None. Everything else is a
-leaf. Trees
-are immutable and hashable: equal trees mean equal nesting.
+leaf. Trees are immutable and hashable: equal trees mean equal nesting.
 """
 
 from __future__ import annotations

@@ -65,9 +65,8 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
 
 
 class At:
-    """``xlc.numpy.at(x, index)``: an array with some elements replaced, as a new array. Elements whose index is out of bounds are left
-    out; where an index
-    occurs several times, ``set`` keeps the last and the others combine all."""
+    """``xlc.numpy.at(x, index)``: an array with some elements replaced, as a new array. Elements whose index is out of bounds are left out;
+    where an index occurs several times, ``set`` keeps the last and the others combine all."""
 
     def __init__(self, x: Any, index: Any):
         self.x, self.index = x, index

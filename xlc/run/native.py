@@ -109,5 +109,6 @@ else:
         from xlc.run import fallback as _implementation
 
         warnings.warn(f"xlc runs without its C++ extension ({error}): calls are slower and use one thread. To have it, install a C++17 "
-                      "compiler, then xlc again from its sources (pip install --force-reinstall --no-deps .).", RuntimeWarning, stacklevel=2)
+                      "compiler, then xlc again from its sources (pip install --force-reinstall --no-deps .).", RuntimeWarning,
+                      stacklevel=2)
     globals().update({name: getattr(_implementation, name) for name in __all__})
