@@ -101,7 +101,7 @@ def _smaller(case: Case) -> Any:
             yield lambda r=r: _with_results(case, [r])
     for k in range(len(graph.results)):
         if len(graph.results) > 1:
-            yield lambda k=k: _with_results(case, [*graph.results[:k], *graph.results[k + 1:]])
+            yield lambda k=k: _with_results(case, [*graph.results[:k], *graph.results[k + 1 :]])
     for r in graph.results:
         for a in r.args:
             yield lambda r=r, a=a: _with_results(case, [a if x is r else x for x in graph.results])
@@ -156,8 +156,10 @@ def report(seed: int, case: Case, message: str) -> str:
     lines += [f"  {k} = {np.array2string(v.astype(np.float64) if v.dtype.kind == 'V' else v, threshold=20)}" for k, v in arrays.items()]
     for sizes, values in case.runs[:1]:
         shown = {str(p["name"]): a for p, a in zip(case.graph.params, values, strict=True)}
-        lines += [f"  %{k} = {a.dtype}{list(a.shape)} {np.array2string(a.astype(np.float64) if a.dtype.kind == 'V' else a, threshold=20)}"
-                  for k, a in shown.items()]
+        lines += [
+            f"  %{k} = {a.dtype}{list(a.shape)} {np.array2string(a.astype(np.float64) if a.dtype.kind == 'V' else a, threshold=20)}"
+            for k, a in shown.items()
+        ]
         lines += [f"  sizes {sizes}"] if sizes else []
     return "\n".join(lines)
 
@@ -168,8 +170,16 @@ def options_of(seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"fuse": r.random() < 0.8, "donate": r.random() < 0.2}
     if r.random() < 0.2:
         found["check"] = 1
-    for knob, value in (("strict", True), ("fuse_elementwise", False), ("fuse_reductions", False), ("fuse_contractions", False),
-                        ("fuse_rows", False), ("pack_constants", False), ("reorder", False), ("num_threads", 1)):
+    for knob, value in (
+        ("strict", True),
+        ("fuse_elementwise", False),
+        ("fuse_reductions", False),
+        ("fuse_contractions", False),
+        ("fuse_rows", False),
+        ("pack_constants", False),
+        ("reorder", False),
+        ("num_threads", 1),
+    ):
         if r.random() < 0.07:
             found[knob] = value
     return found

@@ -2,8 +2,8 @@
 
     graph, arrays, sizes = random_graph(seed)          the same for the same seed
 
-Every kind of operator, every dtype, sizes from 0 up, several results, shared subexpressions, views of views, captured arrays. ``exact`` keeps
-to operators without rounding, on small multiples of 1/8, so that a result must agree exactly; ``symbolic`` names some sizes.
+Every kind of operator, every dtype, sizes from 0 up, several results, shared subexpressions, views of views, captured arrays. ``exact``
+keeps to operators without rounding, on small multiples of 1/8, so that a result must agree exactly; ``symbolic`` names some sizes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ LARGE = (1, 2, 3, 7, 33, 64, 1000, 2049, 4097, 5000, 16384, 16385, 33000, 70001)
 LARGEST, LARGEST_OF_LARGE = 1 << 15, 1 << 18
 FLOATS = ("f16", "bf16", "f32", "f64")
 ELEMENTWISE = tuple(op for op in OPS.values() if op.kind == "elementwise" and op.name not in ("cast", "bitcast", "lookup"))
-ENVIRONMENTS = ({"n": 3, "m": 5}, {"n": 1, "m": 1}, {"n": 0, "m": 2}, {"n": 17, "m": 33}, {"n": 64, "m": 7}, {"n": 101, "m": 16}, {"n": 2, "m": 0})
+ENVIRONMENTS = (
+    {"n": 3, "m": 5},
+    {"n": 1, "m": 1},
+    {"n": 0, "m": 2},
+    {"n": 17, "m": 33},
+    {"n": 64, "m": 7},
+    {"n": 101, "m": 16},
+    {"n": 2, "m": 0},
+)
 
 
 @dataclass
@@ -175,8 +183,11 @@ class _Writer:
             return None
         to = self.dtype()
         if self.rng.random() < 0.1 and x.dtype.kind != "b":
-            return OPS["bitcast"](x, dtype=self.rng.choice([d for d in DTYPES.values() if d.bits == x.dtype.bits and d.kind != "b"])) \
-                if self.exact else None
+            return (
+                OPS["bitcast"](x, dtype=self.rng.choice([d for d in DTYPES.values() if d.bits == x.dtype.bits and d.kind != "b"]))
+                if self.exact
+                else None
+            )
         if self.rng.random() < 0.1:
             table = tuple(float(v) if to.is_float else bool(v) if to.kind == "b" else int(v) for v in sample(self.numbers, to, (5,)))
             return OPS["lookup"](x if x.dtype is i64 else OPS["cast"](x, dtype=i64), table=table, dtype=to)
@@ -195,14 +206,14 @@ class _Writer:
             kind = r.random()
             if kind < 0.3 and len(shape) > 1:
                 k = r.randrange(len(shape) - 1)
-                shape[k:k + 2] = [shape[k] * shape[k + 1]]
+                shape[k : k + 2] = [shape[k] * shape[k + 1]]
             elif kind < 0.6 and shape:
                 k = r.randrange(len(shape))
                 s = shape[k]
                 divisors = [d for d in (2, 3, 4, 5, 7, 8, 13, 16) if isinstance(s, int) and s and s % d == 0]
                 if divisors:
                     d = r.choice(divisors)
-                    shape[k:k + 1] = [d, s // d] if r.random() < 0.5 else [s // d, d]
+                    shape[k : k + 1] = [d, s // d] if r.random() < 0.5 else [s // d, d]
             elif kind < 0.75:
                 shape.insert(r.randint(0, len(shape)), 1)
             elif kind < 0.9 and 1 in shape:
@@ -260,7 +271,7 @@ class _Writer:
         parts = [x]
         for _ in range(r.randint(0, 3)):
             s = r.choice((*self.sizes[:2], x.shape[axis]))
-            parts.append(self.like(Type(x.dtype, (*x.shape[:axis], s, *x.shape[axis + 1:]))))
+            parts.append(self.like(Type(x.dtype, (*x.shape[:axis], s, *x.shape[axis + 1 :]))))
         r.shuffle(parts)
         return OPS["concat"](*parts, axis=axis)
 
@@ -309,9 +320,15 @@ class _Writer:
         if name == "searchsorted":
             if x.rank != 1 or not isinstance(x.shape[0], int):
                 return None
-            return OPS[name](OPS["sort"](x, axis=0, descending=False), self.like(Type(x.dtype, self.shape())), side=r.choice(("left", "right")))
+            return OPS[name](
+                OPS["sort"](x, axis=0, descending=False), self.like(Type(x.dtype, self.shape())), side=r.choice(("left", "right"))
+            )
         if name == "take_along":
-            return None if x.shape[axis] == 0 else OPS[name](x, self.indices((*x.shape[:axis], r.choice(self.sizes), *x.shape[axis + 1:])), axis=axis)
+            return (
+                None
+                if x.shape[axis] == 0
+                else OPS[name](x, self.indices((*x.shape[:axis], r.choice(self.sizes), *x.shape[axis + 1 :])), axis=axis)
+            )
         where = self.shape(r.choice((0, 1, 1, 2)))
         if name == "gather":
             return None if x.shape[axis] == 0 else OPS[name](x, self.indices(where), axis=axis)
@@ -339,7 +356,7 @@ class _Writer:
         r.shuffle(dims)
         cut = r.choice((0, 1, 1, 1, 1, 2))
         lc = dims[:cut]
-        lb = dims[cut:cut + r.choice((0, 0, 0, 1, 1, 2))]
+        lb = dims[cut : cut + r.choice((0, 0, 0, 1, 1, 2))]
         free = [r.choice(self.sizes) for _ in range(r.choice((0, 1, 1, 1, 2)))]
         labels: list[Any] = [*(("c", d) for d in lc), *(("b", d) for d in lb), *(("f", k) for k in range(len(free)))]
         r.shuffle(labels)
@@ -359,7 +376,9 @@ class _Writer:
         x = self.pick(lambda n: n.dtype.is_float and n.rank > 0 and all(s != 0 for s in n.shape))
         if x is None or self.exact:
             return None
-        name = r.choice(("softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm", "cross_entropy", "sigmoid_cross_entropy", "attention"))
+        name = r.choice(
+            ("softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm", "cross_entropy", "sigmoid_cross_entropy", "attention")
+        )
         axes = tuple(sorted(r.sample(range(x.rank), r.choice((1, 1, min(2, x.rank))))))
         if name in ("softmax", "log_softmax", "logsumexp"):
             return OPS[name](x, axes=axes)
@@ -384,8 +403,22 @@ class _Writer:
         mask = [self.like(Type(r.choice((DTYPES["bool"], x.dtype)), scores))] if r.random() < 0.4 else []
         return OPS[name](x, k, v, *mask, causal=r.random() < 0.4, scale=r.choice((None, 0.25)))
 
-    WEIGHTS = {"elementwise": 10, "cast": 2, "transpose": 2, "reshape": 3, "broadcast": 3, "slice": 3, "pad": 2, "concat": 2, "copy": 1,
-               "reduction": 5, "ordered": 2, "indexed": 3, "contraction": 3, "composite": 2}
+    WEIGHTS = {
+        "elementwise": 10,
+        "cast": 2,
+        "transpose": 2,
+        "reshape": 3,
+        "broadcast": 3,
+        "slice": 3,
+        "pad": 2,
+        "concat": 2,
+        "copy": 1,
+        "reduction": 5,
+        "ordered": 2,
+        "indexed": 3,
+        "contraction": 3,
+        "composite": 2,
+    }
 
     def write(self, length: int) -> Graph:
         r = self.rng
@@ -412,7 +445,7 @@ class _Writer:
             made += 1
         used: set[Node] = {a for n in self.pool for a in n.args}
         ends = [n for n in self.pool if n not in used]
-        results = ends[-r.randint(1, 4):] + r.sample(self.pool, min(len(self.pool), r.choice((0, 0, 0, 1, 2))))
+        results = ends[-r.randint(1, 4) :] + r.sample(self.pool, min(len(self.pool), r.choice((0, 0, 0, 1, 2))))
         graph = Graph((), tuple(results), "fuzz")
         needed = set(graph.nodes())
         kept = [k for k, p in enumerate(self.params) if p in needed or r.random() < 0.2]
@@ -438,6 +471,8 @@ def random_graph(seed: int) -> Case:
         graph = Graph(tuple(params), graph.results, graph.name)
     runs = []
     for env in ENVIRONMENTS if names else ({},):
-        arrays = [sample(writer.numbers, p.dtype, [evaluate(s, env) for s in p.shape], f) for p, f in zip(params, writer.flavours, strict=True)]
+        arrays = [
+            sample(writer.numbers, p.dtype, [evaluate(s, env) for s in p.shape], f) for p, f in zip(params, writer.flavours, strict=True)
+        ]
         runs.append(({k: env[k] for k in names}, arrays))
     return Case(graph, runs)

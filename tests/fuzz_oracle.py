@@ -2,9 +2,10 @@
 
     Expected(graph, arrays, sizes).check(results) -> None, or what is wrong
 
-A compiled program may round differently (sums in another order, functions within an ulp), and what follows may amplify that. So the graph is
-interpreted several times; after each operator that is allowed an error, noise of that size is added. What the noise does not
-change has to agree exactly; what it changes may differ a few times as much; where it turns numbers into others altogether, nothing is known.
+A compiled program may round differently (sums in another order, functions within an ulp), and what follows may amplify that. So the graph
+is interpreted several times; after each operator that is allowed an error, noise of that size is added. What the noise does
+not change has to agree exactly; what it changes may differ a few times as much; where it turns
+numbers into others altogether, nothing is known.
 """
 
 from __future__ import annotations
@@ -23,7 +24,20 @@ AMPLITUDE = 8  # times the error that is allowed
 SLACK = 4  # times the largest deviation that the noise caused
 _MANTISSA = {"f16": 10, "bf16": 7, "f32": 23, "f64": 52}
 _TINY = {"f16": 2.0**-24, "bf16": 2.0**-133, "f32": 2.0**-149, "f64": 2.0**-1074}
-UNSIGNED_ZERO = {"minimum", "maximum", "max", "min", "sum", "prod", "dot", "scatter", "cumulative_sum", "cumulative_max", "cumulative_min", "relu"}
+UNSIGNED_ZERO = {
+    "minimum",
+    "maximum",
+    "max",
+    "min",
+    "sum",
+    "prod",
+    "dot",
+    "scatter",
+    "cumulative_sum",
+    "cumulative_max",
+    "cumulative_min",
+    "relu",
+}
 
 
 def ulp(d: DType) -> float:
@@ -100,7 +114,9 @@ def _noisy(n: Node, args: Sequence[np.ndarray], y: np.ndarray, rng: np.random.Ge
     return out.astype(y.dtype)
 
 
-def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], noise: np.random.Generator | None) -> dict[Node, np.ndarray]:
+def evaluate_graph(
+    graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], noise: np.random.Generator | None
+) -> dict[Node, np.ndarray]:
     """Every node's value."""
     env = {**sizes_from([p.type for p in graph.params], arrays), **sizes}
     values: dict[Node, np.ndarray] = dict(zip(graph.params, arrays, strict=True))
@@ -110,7 +126,9 @@ def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[st
                 continue
             args = [values[a] for a in n.args]
             y = np.asarray(n.op.numpy(*args, **{k: _static(v, env) for k, v in n.attrs}))
-            assert y.dtype == n.dtype.numpy and y.shape == tuple(evaluate(s, env) for s in n.shape), f"{n.op.name}: {y.dtype}{y.shape} for {n.type}"
+            assert y.dtype == n.dtype.numpy and y.shape == tuple(evaluate(s, env) for s in n.shape), (
+                f"{n.op.name}: {y.dtype}{y.shape} for {n.type}"
+            )
             values[n] = y if noise is None else _noisy(n, args, y, noise)
     return values
 
@@ -137,8 +155,10 @@ class Expected:
             bad = wrong(got, want, others)
             if bad.any():
                 at = tuple(int(i[0]) for i in np.nonzero(bad)) if bad.ndim else ()
-                return (f"result {k} {want.dtype}{list(want.shape)} differs in {int(bad.sum())} of {bad.size} elements; "
-                        f"at {list(at)} it is {got[at]!r} instead of {want[at]!r}")
+                return (
+                    f"result {k} {want.dtype}{list(want.shape)} differs in {int(bad.sum())} of {bad.size} elements; "
+                    f"at {list(at)} it is {got[at]!r} instead of {want[at]!r}"
+                )
         return None
 
 

@@ -65,7 +65,11 @@ def _samples(op: Op, k: int, dtype: DType, shape: Sequence[int], rng: np.random.
     if dtype.is_int:
         x = rng.integers(0 if dtype.kind == "u" else int(min(low, 0)), int(high) + 3, shape)
         ends = np.iinfo(dtype.numpy)
-        wide = np.where(rng.integers(0, 5, shape) == 0, np.where(rng.integers(0, 2, shape) == 0, ends.min, ends.max).astype(dtype.numpy), x.astype(dtype.numpy))
+        wide = np.where(
+            rng.integers(0, 5, shape) == 0,
+            np.where(rng.integers(0, 2, shape) == 0, ends.min, ends.max).astype(dtype.numpy),
+            x.astype(dtype.numpy),
+        )
         return np.asarray(wide).astype(dtype.numpy)
     x = rng.uniform(low, high, shape)
     with np.errstate(all="ignore"):
@@ -140,10 +144,22 @@ def _reductions(dtype: DType) -> Iterator[Op]:
 @every_backend
 def test_reductions(backend: str, fuse: bool, dtype: DType) -> None:
     p = Program()
-    cube, long, tall, one = (p.value(dtype, s, f) for s, f in (((3, 5, 17), "any"), ((2, 300), "small"), ((130, 7), "any"), ((1, 1), "any")))
+    cube, long, tall, one = (
+        p.value(dtype, s, f) for s, f in (((3, 5, 17), "any"), ((2, 300), "small"), ((130, 7), "any"), ((1, 1), "any"))
+    )
     for op in _reductions(dtype):
-        for x, axes in ((cube, (0,)), (cube, (1,)), (cube, (2,)), (cube, (0, 2)), (cube, (1, 2)), (cube, (0, 1, 2)), (long, (1,)), (tall, (0,)), (one, (0,)),
-                        (cube, ())):
+        for x, axes in (
+            (cube, (0,)),
+            (cube, (1,)),
+            (cube, (2,)),
+            (cube, (0, 2)),
+            (cube, (1, 2)),
+            (cube, (0, 1, 2)),
+            (long, (1,)),
+            (tall, (0,)),
+            (one, (0,)),
+            (cube, ()),
+        ):
             p.add(op, x, axes=axes)
         if op.name not in ("argmax", "argmin"):
             p.add(op, p.value(dtype, (3, 0)), axes=(1,))
@@ -161,7 +177,11 @@ def test_ordered(backend: str, fuse: bool, dtype: DType) -> None:
             for option in ({"descending": False}, {"descending": True}) if "sort" in op.name else ({"reverse": False}, {"reverse": True}):
                 for value, axis in ((x, 0), (x, 1), (x, 2), (one, 0), (none, 0), (none, 1)):
                     p.add(op, value, axis=axis, **option)
-    line = np.sort(sample(p.rng, dtype, (37,), "any")) if dtype.name != "bf16" else np.sort(sample(p.rng, DTYPES["f32"], (37,))).astype(dtype.numpy)
+    line = (
+        np.sort(sample(p.rng, dtype, (37,), "any"))
+        if dtype.name != "bf16"
+        else np.sort(sample(p.rng, DTYPES["f32"], (37,))).astype(dtype.numpy)
+    )
     for side in ("left", "right"):
         p.add(OPS["searchsorted"], p.argument(line, dtype), p.value(dtype, (4, 5)), side=side)
         p.add(OPS["searchsorted"], p.value(dtype, (0,)), p.value(dtype, (3,)), side=side)
@@ -189,12 +209,23 @@ def test_indexed(backend: str, fuse: bool, dtype: DType) -> None:
 
 
 CONTRACTIONS: tuple[tuple[tuple[int, ...], tuple[int, ...], Any, Any], ...] = (
-    ((7, 5), (5, 9), ((1,), (0,)), ((), ())), ((7, 5), (9, 5), ((1,), (1,)), ((), ())), ((5, 7), (5, 9), ((0,), (0,)), ((), ())),
-    ((33, 65), (65, 50), ((1,), (0,)), ((), ())), ((5,), (5,), ((0,), (0,)), ((), ())), ((7, 5), (5,), ((1,), (0,)), ((), ())),
-    ((5,), (5, 130), ((0,), (0,)), ((), ())), ((3,), (4,), ((), ()), ((), ())), ((), (3,), ((), ()), ((), ())),
-    ((2, 7, 5), (2, 5, 9), ((2,), (1,)), ((0,), (0,))), ((7, 2, 5, 3), (5, 9, 3, 2), ((2, 3), (0, 2)), ((1,), (3,))),
-    ((1, 5), (5, 1), ((1,), (0,)), ((), ())), ((0, 5), (5, 3), ((1,), (0,)), ((), ())), ((4, 0), (0, 3), ((1,), (0,)), ((), ())),
-    ((2, 3), (2, 3), ((), ()), ((0, 1), (0, 1))), ((1, 64), (64, 64), ((1,), (0,)), ((), ())))
+    ((7, 5), (5, 9), ((1,), (0,)), ((), ())),
+    ((7, 5), (9, 5), ((1,), (1,)), ((), ())),
+    ((5, 7), (5, 9), ((0,), (0,)), ((), ())),
+    ((33, 65), (65, 50), ((1,), (0,)), ((), ())),
+    ((5,), (5,), ((0,), (0,)), ((), ())),
+    ((7, 5), (5,), ((1,), (0,)), ((), ())),
+    ((5,), (5, 130), ((0,), (0,)), ((), ())),
+    ((3,), (4,), ((), ()), ((), ())),
+    ((), (3,), ((), ()), ((), ())),
+    ((2, 7, 5), (2, 5, 9), ((2,), (1,)), ((0,), (0,))),
+    ((7, 2, 5, 3), (5, 9, 3, 2), ((2, 3), (0, 2)), ((1,), (3,))),
+    ((1, 5), (5, 1), ((1,), (0,)), ((), ())),
+    ((0, 5), (5, 3), ((1,), (0,)), ((), ())),
+    ((4, 0), (0, 3), ((1,), (0,)), ((), ())),
+    ((2, 3), (2, 3), ((), ()), ((0, 1), (0, 1))),
+    ((1, 64), (64, 64), ((1,), (0,)), ((), ())),
+)
 
 
 @every_dtype
@@ -230,9 +261,42 @@ def test_composites(backend: str, fuse: bool, dtype: DType) -> None:
 
 def test_every_operator_is_covered() -> None:
     """An operator of a new kind or name has to be entered above."""
-    named = {"where", "cast", "bitcast", "lookup", "transpose", "reshape", "broadcast", "slice", "pad", "concat", "copy", "full", "iota", "constant", "parameter",
-             "extent", "searchsorted", "gather", "index", "take_along", "scatter", "dot", "softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm",
-             "cross_entropy", "sigmoid_cross_entropy", "attention", "const", "var", "size", "load"}
+    named = {
+        "where",
+        "cast",
+        "bitcast",
+        "lookup",
+        "transpose",
+        "reshape",
+        "broadcast",
+        "slice",
+        "pad",
+        "concat",
+        "copy",
+        "full",
+        "iota",
+        "constant",
+        "parameter",
+        "extent",
+        "searchsorted",
+        "gather",
+        "index",
+        "take_along",
+        "scatter",
+        "dot",
+        "softmax",
+        "log_softmax",
+        "logsumexp",
+        "layer_norm",
+        "rms_norm",
+        "cross_entropy",
+        "sigmoid_cross_entropy",
+        "attention",
+        "const",
+        "var",
+        "size",
+        "load",
+    }
     by_kind = {op.name for op in OPS.values() if op.kind in ("reduction", "ordered")} | {op.name for op in ELEMENTWISE}
     assert set(OPS) - named - by_kind == set()
 

@@ -116,9 +116,17 @@ def digest() -> str:
 def test_another_process_gives_the_same_bits(tmp_path: Path) -> None:
     """In another process, with another number of threads; compiled anew there, and then loaded from the cache on disk."""
     program = "import sys; sys.path[:0] = ['tests', '.']; import test_strict; print(test_strict.digest())"
-    found = [subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True,
-                            env={**os.environ, "XLC_NUM_THREADS": threads, "XLC_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": threads}).stdout
-             for threads in ("1", "2")]
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "XLC_NUM_THREADS": threads, "XLC_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": threads},
+        ).stdout
+        for threads in ("1", "2")
+    ]
     assert found[0] == found[1] and len(found[0]) > 60
     assert found[0].strip() == digest()
 
