@@ -96,6 +96,8 @@ class Lowered:
     def __str__(self) -> str:
         return str(self.graph)
 
+    __repr__ = __str__
+
 
 class Compiled:
     """A compiled program together with the nesting of its arguments and results. Attributes not listed here are those of the program:
@@ -109,6 +111,12 @@ class Compiled:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.program, name)
+
+    def __str__(self) -> str:
+        return str(self.program)
+
+    def __repr__(self) -> str:
+        return f"<{self.lowered.graph.name} compiled for ({', '.join(str(p.type) for p in self.lowered.graph.params)})>"
 
     def run(self, arrays: Sequence[np.ndarray]) -> Any:
         """Flat arrays in, the function's own kind of result out."""

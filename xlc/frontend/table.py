@@ -97,6 +97,8 @@ def unsupported(name: str) -> XlcError:
 
     short = name.rsplit(".", 1)[-1]
     advice = INSTEAD.get(short)
+    if advice is None and ".linalg." in name:
+        advice = "of np.linalg there are " + ", ".join(sorted({f.__name__ for f in BY_NUMPY if f.__module__ == "numpy.linalg"}))
     if advice is None:
         near = difflib.get_close_matches(short, sorted(BY_NAME), n=3, cutoff=0.5)
         advice = ("the nearest that are: " + ", ".join(f"np.{n}" if hasattr(np, n) else f"xlc.numpy.{n}" for n in near)) if near else \

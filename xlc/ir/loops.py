@@ -288,6 +288,8 @@ class Kernel:
 
         return print_kernel(self)
 
+    __repr__ = __str__
+
     def with_body(self, *body: Stmt) -> Kernel:
         return replace(self, body=tuple(body))
 

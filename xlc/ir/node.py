@@ -243,6 +243,8 @@ class Graph:
 
         return print_graph(self)
 
+    __repr__ = __str__
+
 
 def parameter(type: Type, name: str, index: int) -> Node:
     return make(lookup("parameter"), (), type, {"name": name, "index": index, "token": object()})

@@ -78,3 +78,5 @@ class Plan:
         from .text import print_plan
 
         return print_plan(self)
+
+    __repr__ = __str__

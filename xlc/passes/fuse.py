@@ -93,6 +93,8 @@ class Partition:
             lines += [f"  not fused: {n.op.name} {n.type}: {why}" for n, why in g.why.items()]
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 def is_free(n: Node) -> bool:
     """Made from nothing: never stored for a consumer's sake."""
