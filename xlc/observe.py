@@ -107,8 +107,9 @@ def finished(executable: Any, seconds: float, cached: bool) -> None:
     if not config.debug:
         return
     arguments = ", ".join(str(p.type) for p in executable.graph.params)
-    launches = 0 if cached else len(executable.plan.launches)
-    how = "from the cache on disk" if cached else f"{launches} kernel launch{'es' * (launches != 1)}, compiled"
+    from xlc.run.explain import counted
+
+    how = "from the cache on disk" if cached else f"{counted(len(executable.plan.launches), 'kernel launch')}, compiled"
     print(f"xlc: {executable.graph.name}({arguments}): {how} in {seconds * 1e3:.1f} ms", file=sys.stderr)
     if config.debug >= 4:
         print(*executable.backend.texts(executable.plan), sep="\n", file=sys.stderr)

@@ -12,7 +12,7 @@ from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.plan import Plan
 from xlc.ir.types import Dim, Size, product
-from xlc.passes.fuse import _OWN_COST, Group, in_memory, op_cost
+from xlc.passes.fuse import _OWN_COST, Group, in_memory, is_free, op_cost
 from xlc.passes.memory import Step
 
 _SYMBOL = 64  # the value assumed for a named size in estimates
@@ -56,6 +56,10 @@ def work_of(group: Group, step: Step) -> Work:
     return Work(flops, moved)
 
 
+def counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('h') else 's'}"
+
+
 def human(n: float, unit: str = "B") -> str:
     for prefix in ("", "K", "M", "G", "T"):
         if n < 1000:
@@ -67,9 +71,9 @@ def human(n: float, unit: str = "B") -> str:
 def explain(done: Any, machine: Machine) -> str:
     """The report of one compilation (``xlc.pipeline.Compilation``)."""
     plan: Plan = done.plan
-    source = [n for n in done.source.nodes() if not in_memory(n)]
-    lines = [f"{plan.name}: {len(source)} operations became {len(plan.launches)} kernel launches"
-             f" ({len(plan.kernels)} distinct kernels)."]
+    source = [n for n in done.source.nodes() if not in_memory(n) and not is_free(n)]
+    lines = [f"{plan.name}: {counted(len(source), 'operation')} became {counted(len(plan.launches), 'kernel launch')}"
+             f" ({counted(len(plan.kernels), 'distinct kernel')})."]
     flops_per_cycle = 2 * 2 * machine.lanes(32)
     total_flops: Size = 0
     total_bytes: Size = 0
@@ -87,7 +91,7 @@ def explain(done: Any, machine: Machine) -> str:
     arena, bound = plan.arena, plan.lower_bound
     ratio = number(arena) / number(bound) if number(bound) else 1.0
     lines.append(f"  memory: arena {_size(arena)}, least possible for this order {_size(bound)} (ratio {ratio:.3f}); "
-                 f"{len(plan.constants)} constants")
+                 f"{counted(len(plan.constants), 'constant')}")
     lines.append(f"  in all {human(number(total_flops), 'flop')} and {human(number(total_bytes))} of traffic")
     lines.extend(f"  {note}" for note in (*done.partition.notes, *plan.notes))
     return "\n".join(lines)
@@ -96,8 +100,9 @@ def explain(done: Any, machine: Machine) -> str:
 def describe_members(group: Group) -> str:
     names: dict[str, int] = {}
     for n in reversed(list(group.at)):
-        names[n.op.name] = names.get(n.op.name, 0) + 1
-    text = ", ".join(k if c == 1 else f"{k} x{c}" for k, c in names.items())
+        if n.op.name != "full":
+            names[n.op.name] = names.get(n.op.name, 0) + 1
+    text = ", ".join(k if c == 1 else f"{k} x{c}" for k, c in names.items()) or "full"
     computed = sum(names.values())
     return f"{text}" + (f" - {computed} operations in one loop nest" if computed > 1 else "")
 
