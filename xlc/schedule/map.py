@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Loop, Prefetch, Stmt, Store, const, load, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Prefetch, Stmt, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.types import product
@@ -18,7 +18,8 @@ from xlc.passes.fuse import Group
 
 from . import inline
 from .inline import Inliner, address
-from .nest import Dimension, decode, lanes, minimum, operations
+from .nest import Dimension, decode, lanes, minimum, operations, stored
+from .transpose import transposing
 
 AHEAD = 2 << 10  # bytes from what a vector reads to what is prefetched meanwhile
 CHUNK = 1 << 14  # elements of one step of the parallel loop, when a single dimension is cut
@@ -66,13 +67,13 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
         memo: dict[Expr, Expr] = {}
         done = [(b, substitute(a, at, memo), substitute(v, at, memo)) for b, a, v in stores]
         ahead = prefetches(streams, at, width) if at else []
-        if len(done) == 1:
-            return [*ahead, *(Store(b, (a,), v) for b, a, v in done)]
-        lets: list[Stmt] = [Let(f"t{k}", v) for k, (_, _, v) in enumerate(done)]  # all loads come before the first store
-        return ahead + lets + [Store(b, (a,), var(f"t{k}", v.dtype)) for k, (b, a, v) in enumerate(done)]
+        return ahead + stored(done)
 
     if not dims:
         return body({})
+    tiles = transposing(dims, stores, machine, lambda d, b: parallel(d, b, 1))
+    if tiles is not None:
+        return tiles
     *outer, last = dims
     streams = long_streams([v for _, _, v in stores], [b for b, _, _ in stores], last.var, machine)
     bits = max(b.dtype.bits for b, _, _ in stores)

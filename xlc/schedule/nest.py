@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Expr, Let, Loop, Stmt, const, size, var, walk
+from xlc.ir.loops import Buffer, Expr, Let, Loop, Stmt, Store, const, size, var, walk
 from xlc.ir.op import lookup
 from xlc.ir.types import Dim, Size, product
 
@@ -114,8 +114,16 @@ def units(dims: Sequence[Dimension]) -> dict[Expr, Expr]:
     return {d.var: const(0) for d in dims if d.extent == 1}
 
 
+def stored(ends: Sequence[tuple[Buffer, Expr, Expr]]) -> list[Stmt]:
+    """Stores (buffer, address, value), all of whose values are computed before the first (one may lie over what another still reads)."""
+    if len(ends) == 1:
+        return [Store(b, (a,), v) for b, a, v in ends]
+    lets = [Let(f"z{j}", v) for j, (_, _, v) in enumerate(ends)]
+    return [*lets, *(Store(b, (a,), var(let.name, let.value.dtype)) for let, (b, a, _) in zip(lets, ends, strict=True))]
+
+
 def is_symbolic(s: Size) -> bool:
     return isinstance(s, Dim)
 
 
-__all__ = ["Dimension", "decode", "lanes", "minimum", "operations", "power_of_two", "rows", "serial", "units"]
+__all__ = ["Dimension", "decode", "lanes", "minimum", "operations", "power_of_two", "rows", "serial", "stored", "units"]

@@ -27,7 +27,7 @@ from xlc.passes.fuse import Group, reduction_index
 from . import inline
 from .inline import Inliner, address
 from .map import parallel, prefetches
-from .nest import Dimension, lanes, minimum, operations, power_of_two
+from .nest import Dimension, lanes, minimum, operations, power_of_two, stored
 
 BLOCK = 64  # additions in a row in one lane before its sum moves to the wide accumulator
 STACK_BYTES = 32 << 10
@@ -184,7 +184,7 @@ class _Nest:
             values = [*(f.value for _, f in live), *(v for _, _, v in stores)]
             width, native = self.lane_counts(values, None if last.static is None else max(last.static, 1))
             body += self._row_stage(live, stores, before, last, width, native, ahead if stage == heaviest else [])
-        body += _stored([(b, a, v) for b, a, v, _, full in self.roots if not full])
+        body += stored([(b, a, v) for b, a, v, _, full in self.roots if not full])
         total = product(d.extent for d in self.inner)
         block = max(1, 2048 // max(total, 1)) if isinstance(total, int) else 1
         return parallel(self.outer, body, block)
@@ -396,7 +396,7 @@ class _Nest:
                     result = lookup("cast")(load(totals[k], (lane,)), dtype=s.dtype) if k in wide else load(accumulators[k][c], (lane,))
                     results[var(name, s.dtype)] = result
         ends = [(b, substitute(a, zero), finished(v)) for b, a, v, _, full in self.roots if not full]
-        body += [vector(*_stored(ends))] if ends else []
+        body += [vector(*stored(ends))] if ends else []
         n = last.static
         pieces = Dimension(start, -(-n // width) if n is not None else (last.extent + (width - 1)) // width)
         if pieces.extent == 1:
@@ -415,14 +415,6 @@ def _substituted(s: Stmt, at: dict[Expr, Expr]) -> Stmt:
             body = tuple(_substituted(x, at) for x in s.body)
             return Loop(s.var, substitute(s.start, at), substitute(s.stop, at), s.step, s.kind, body, s.width)
     return s
-
-
-def _stored(ends: Sequence[tuple[Buffer, Expr, Expr]]) -> list[Stmt]:
-    """Stores, all of whose values are computed before the first (one may lie over what another still reads)."""
-    lets = [Let(f"z{j}", v) for j, (_, _, v) in enumerate(ends)]
-    if len(ends) == 1:
-        return [Store(b, (a,), v) for b, a, v in ends]
-    return [*lets, *(Store(b, (a,), var(let.name, let.value.dtype)) for let, (b, a, _) in zip(lets, ends, strict=True))]
 
 
 def _lane_of(v: str) -> Expr:

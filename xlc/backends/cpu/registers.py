@@ -27,6 +27,7 @@ class RegisterArray:
             entry.append(f"  {slot} = alloca {self.type}")
             self.slots.append(slot)
         self.size = len(self.slots) * self.lanes
+        self.columns: list[str] = []  # of a square, since the last write: its slots, turned
 
     def _is_slot(self, places: Sequence[int]) -> bool:
         first = places[0]
@@ -40,6 +41,10 @@ class RegisterArray:
         n, size = len(places), self.lanes
         if n == size and self._is_slot(places):
             return self._whole(places[0] // size)
+        if len(self.slots) == size and n > 1 and all(p == places[0] + k * size for k, p in enumerate(places)):
+            column = self._turned()[places[0] % size]
+            first = places[0] // size
+            return column if n == size else self.w.shuffle(self.scalar, size, column, "poison", range(first, first + n))
         touched = sorted({p // size for p in places if p < self.size})
         if len(touched) > 2:  # join halves, each of fewer slots
             a, b = (self.read(part) for part in (places[:n // 2], places[n // 2:]))
@@ -50,12 +55,27 @@ class RegisterArray:
         picked = [-1 if p >= self.size else p % size + (size if p // size != first else 0) for p in places]
         return self.w.shuffle(self.scalar, size, self._whole(first), self._whole(last) if last != first else "poison", picked)
 
+    def _turned(self) -> list[str]:
+        """The columns of a square: pairs of rows exchange every other element, every other pair, and so on."""
+        if not self.columns:
+            rows, size, bit = [self._whole(k) for k in range(self.lanes)], self.lanes, 1
+            while bit < size:
+                for i in range(size):
+                    if not i & bit:
+                        a, b = rows[i], rows[i | bit]
+                        rows[i] = self.w.shuffle(self.scalar, size, a, b, [k if not k & bit else k - bit + size for k in range(size)])
+                        rows[i | bit] = self.w.shuffle(self.scalar, size, a, b, [k + size if k & bit else k + bit for k in range(size)])
+                bit *= 2
+            self.columns = rows
+        return self.columns
+
     def read_one(self, place: int) -> str:
         return self.w.emit(f"extractelement {self.type} {self._whole(place // self.lanes)}, i64 {place % self.lanes}")
 
     def write(self, places: Sequence[int], value: str, mask: str | None) -> None:
         """Set the elements at these constant places (behind the end: nothing), where ``mask`` (of as many lanes) is true."""
         n, size = len(places), self.lanes
+        self.columns = []
         if mask is not None:
             value = self.w.select(n, mask, self.scalar, value, self.read(places))
         if n == size and self._is_slot(places):
@@ -70,6 +90,7 @@ class RegisterArray:
 
     def write_one(self, place: int, value: str, mask: str | None) -> None:
         slot = place // self.lanes
+        self.columns = []
         old = self._whole(slot)
         if mask is not None:
             before = self.w.emit(f"extractelement {self.type} {old}, i64 {place % self.lanes}")
