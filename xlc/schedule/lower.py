@@ -24,6 +24,7 @@ from .inline import flat
 from .map import lower_map
 from .ordered import lower_ordered
 from .reduce import lower_reduction
+from .sort import scratch
 
 STREAM_BYTES = 48 << 20
 """What a kernel reads and writes, from which its outputs bypass the caches. Measured with 480 MiB of L3 among the cores of a socket: the
@@ -34,7 +35,7 @@ Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | No
 def lower(group: Group, machine: Machine) -> Step:
     """The kernel of a group, by the first lowering of its kind that takes it."""
     inputs = group_inputs(group)
-    outputs = list(group.roots)
+    outputs = [*group.roots, *scratch(group)]
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
     body = next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, buffers, machine)) is not None)
     used = {e["buffer"] for s in statements(body) for e in walk(*expressions(s)) if e.op is LOAD}
@@ -64,7 +65,7 @@ class Lowerings:
             self.known[key] = step, [inputs.index(n) for n in step.inputs]
             return step
         step, used = found
-        return Step(step.kernel, tuple(inputs[k] for k in used), tuple(group.roots), step.note)
+        return Step(step.kernel, tuple(inputs[k] for k in used), (*group.roots, *scratch(group)), step.note)
 
 
 def structure(group: Group, inputs: list[Node]) -> object:

@@ -1,7 +1,7 @@
 """Lowering of operators whose elements depend on earlier ones: cumulative operators, sorting, scatter.
 
     cumulative_sum   parallel row { state; serial k { state = merge(state, x[k]); y[k] = state } }
-    sort, argsort    parallel row { bottom-up merge sort between two rows on the stack or in the result }
+    sort, argsort    see the module ``sort``
     scatter          copy the operand, then apply the updates one after another (their order is part of the meaning)
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xlc.errors import XlcValueError
 from xlc.ir import index as ix
 from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, var
 from xlc.ir.machine import Machine
@@ -20,7 +19,8 @@ from xlc.passes.fuse import Group
 
 from .inline import Inliner, address
 from .map import parallel
-from .nest import Dimension, lanes, minimum
+from .nest import Dimension, lanes
+from .sort import sort
 
 
 def lower_ordered(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
@@ -29,7 +29,7 @@ def lower_ordered(group: Group, buffers: dict[Node, Buffer], machine: Machine) -
     if any(s == 0 for s in node.shape):
         return ()
     if node.op.name in ("sort", "argsort"):
-        return tuple(_sort(node, group, buffers))
+        return tuple(sort(node, group, buffers))
     if node.op.name == "scatter":
         return tuple(_scatter(node, group, buffers, machine))
     return tuple(_cumulative(node, group, buffers))
@@ -64,62 +64,6 @@ def _cumulative(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[S
     body.append(Loop("k", zero, size(n), 1, "serial", tuple(step)))
     ones = [Let(d.name, const(0)) for d in outer if d.extent == 1]
     return parallel(outer, [*ones, *body], 1)
-
-
-def _sort(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[Stmt]:
-    """Stable bottom-up merge sort of positions. ``order`` and ``other`` swap roles after each pass; nan sorts last, as in NumPy."""
-    axis, n = node["axis"], node.shape[node["axis"]]
-    if not isinstance(n, int):
-        raise XlcValueError(f"{node.op.name} along an axis of symbolic size {n} is not supported; make that axis static", node.loc)
-    if n > 1 << 20:
-        raise XlcValueError(f"{node.op.name} along an axis of {n} elements: at most {1 << 20} are supported", node.loc)
-    source, target, descending = node.args[0], buffers[node], dict(node.attrs).get("descending", False)
-    zero = const(0)
-    outer = _dimensions(node.shape, axis)
-
-    inliner = Inliner(set(group.members) - {node}, buffers)
-
-    def index(k: Expr) -> tuple[Expr, ...]:
-        return tuple(k if d == axis else var(f"i{d}") for d in range(node.rank))
-
-    order, other = Buffer("order", i64, (n,), "stack"), Buffer("other", i64, (n,), "stack")
-    k = var("k")
-    body: list[Stmt] = [Local(order), Local(other), Loop("k", zero, const(n), 1, "serial", (Store(order, (k,), k),))]
-    a, b, width, passes = order, other, 1, 0
-    registers = {name: Buffer(name, i64, (1,), "register") for name in ("left", "right")}
-    body += [Local(r) for r in registers.values()]
-    start = var("s")
-    while width < n:
-        middle, end = minimum(start + width, const(n)), minimum(start + 2 * width, const(n))
-        left, right = var("l", i64), var("r", i64)
-        clamp = const(n - 1)
-        pl, pr = load(a, (minimum(left, clamp),)), load(a, (minimum(right, clamp),))
-        x, y = (inliner.value(source, index(var(p, i64))) for p in ("pl", "pr"))
-        later = _precedes(y, x, descending)  # the right one goes first only where it strictly precedes
-        take_left = (left < middle) & ((right >= end) | ~later)
-        merge: list[Stmt] = [
-            Let("l", load(registers["left"], (zero,))), Let("r", load(registers["right"], (zero,))), Let("pl", pl), Let("pr", pr),
-            Let("take", take_left),
-            Store(b, (k,), lookup("where")(var("take", take_left.dtype), var("pl", i64), var("pr", i64))),
-            Store(registers["left"], (zero,), left + lookup("cast")(var("take", take_left.dtype), dtype=i64)),
-            Store(registers["right"], (zero,), right + lookup("cast")(~var("take", take_left.dtype), dtype=i64))]
-        body.append(Loop("s", zero, const(n), 2 * width, "serial", (
-            Store(registers["left"], (zero,), start), Store(registers["right"], (zero,), middle),
-            Loop("k", start, end, 1, "serial", tuple(merge)))))
-        a, b, width, passes = b, a, width * 2, passes + 1
-    final = load(a, (k,))
-    value = final if node.op.name == "argsort" else inliner.value(source, index(final))
-    body.append(Loop("k", zero, const(n), 1, "serial", (Store(target, (address(node.shape, index(k)),), value),)))
-    ones = [Let(d.name, const(0)) for d in outer if d.extent == 1]
-    return parallel(outer, [*ones, *body], 1)
-
-
-def _precedes(x: Expr, y: Expr, descending: bool) -> Expr:
-    """x sorts strictly before y."""
-    if not x.dtype.is_float:
-        return y < x if descending else x < y
-    x_nan, y_nan = lookup("not_equal")(x, x), lookup("not_equal")(y, y)
-    return ~x_nan & (((y < x) if descending else (x < y)) | y_nan)
 
 
 def _scatter(node: Node, group: Group, buffers: dict[Node, Buffer], machine: Machine) -> list[Stmt]:
