@@ -70,7 +70,8 @@ def _spread(n: Node, args: Sequence[np.ndarray], y: np.ndarray) -> Any:
             return 0.0
         magnitude = np.where(np.isfinite(wide[0]), np.abs(wide[0]), 0.0)
         total = magnitude.sum(n["axes"]) if name == "sum" else np.broadcast_to(magnitude.sum(n["axis"], keepdims=True), y.shape)
-        count = 4 if name == "sum" else 4 + y.shape[n["axis"]] / 4
+        terms = args[0].size / max(y.size, 1) if name == "sum" else y.shape[n["axis"]]
+        count = 4 + (terms / 64 if d.bits == 64 else 0) if name == "sum" else 4 + terms / 4
         return _bounded(count * acc * total, total, d)
     if name in ("prod", "cumulative_prod"):
         axes = n["axes"] if name == "prod" else (n["axis"],)

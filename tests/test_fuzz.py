@@ -14,7 +14,7 @@ from xlc.ir.node import Graph, parameter
 from xlc.ir.op import OPS, lookup
 from xlc.ir.parse import parse_graph
 from xlc.ir.text import constants_of, print_graph
-from xlc.ir.types import DTYPES, Type
+from xlc.ir.types import DTYPES, Type, evaluate
 from xlc.ir.verify import verify_graph
 
 SEEDS, CHUNK = 240, 10
@@ -27,21 +27,48 @@ def test_seeds(first: int) -> None:
         assert text is None, text
 
 
-# Seeds that failed once: (seed, what it was)
-ONCE = [
-    (214, "lookup clamped a negative index to the last entry"),
-    (250, "a reduction whose result is needed transposed"),
-    (555, "sorting a repeated value, which is not in memory"),
-    (868, "a value stored over another that the next store still read"),
-    (921, "a reduction inside a pad ran beyond its result"),
-    (10076, "folding an operator that depends on a named size"),
-]
+# Graphs that were compiled wrongly once.
+ONCE = {
+    "lookup clamped a negative index to the last entry": """graph f(%x: i64[13]) {
+        %0: f32[13] = lookup(%x) {dtype=f32, table=(-3.0, -2.5, -0.75, -0.5, -2.375)}  return %0 }""",
+    "the result of a reduction is needed transposed": """graph f(%x: f32[3,3,3]) {
+        %0: f32[3,3] = max(%x) {axes=(2,)}  %1: f32[3,3] = transpose(%0) {axes=(1, 0)}  return %1 }""",
+    "a repeated value, which is not in memory, is sorted": """graph f(%x: f32[n]) {
+        %0: f32[7,7,n] = full() {dtype=f32, shape=(7, 7, n), value=-0.625}
+        %1: f32[7,7,n] = sort(%0) {axis=0, descending=True}  return %1 }""",
+    "a value was stored over another that the next store still read": """graph f(%x: f32[3,3,3], %y: u32[3,1,3], %z: f32[9,6]) {
+        %0: u32[] = sum(%y) {axes=(0, 1, 2)}
+        %1: f32[] = cast(%0) {dtype=f32}
+        %2: f32[3] = broadcast(%1) {axes=(), shape=(3,)}
+        %3: f32[3,3] = dot(%x, %2) {batch=((), ()), contract=((2,), (0,))}
+        %4: f32[13,6] = broadcast(%1) {axes=(), shape=(13, 6)}
+        %5: f32[44,6] = concat(%z, %4, %4, %z) {axis=0}
+        %6: f32[] = sum(%5) {axes=(0, 1)}
+        return %3, %6 }""",
+    "a reduction inside a pad ran beyond its result": """graph f(%x: i32[n,m]) {
+        %0: i64[m] = argmin(%x) {axes=(0,)}
+        %1: i64[n,m] = broadcast(%0) {axes=(1,), shape=(n, m)}
+        %2: i64[] = full() {dtype=i64, shape=(), value=5}
+        %3: i64[m+5] = pad(%0, %2) {high=(5,), low=(0,)}
+        return %1, %3 }""",
+    "an operator on constants that depends on a named size was folded": """graph f(%x: f32[n]) {
+        %0: i64[] = extent() {size=n}  %1: i64[] = add(%0, %0)  %2: i64[3] = broadcast(%1) {axes=(), shape=(3,)}  return %2 }""",
+    "indices beyond i64 turned negative": """graph f(%x: f32[5], %i: u64[40]) { %0: f32[40] = gather(%x, %i) {axis=0}  return %0 }""",
+    "a row to sort did not fit the stack": """graph f(%x: i16[40001]) {
+        %0: i16[40001] = sort(%x) {axis=0, descending=False}  %1: i64[40001] = argsort(%x) {axis=0, descending=True}  return %0, %1 }""",
+}
 
 
-@pytest.mark.parametrize("seed", [s for s, _ in ONCE], ids=[why.replace(" ", "-") for _, why in ONCE])
-def test_seeds_that_failed_once(seed: int) -> None:
-    text = fuzz.run_seed(seed, reduce=False)
-    assert text is None, text
+@pytest.mark.parametrize("why", ONCE)
+@pytest.mark.parametrize("fuse", [True, False])
+def test_graphs_that_failed_once(why: str, fuse: bool) -> None:
+    graph = parse_graph(ONCE[why])
+    rng = np.random.default_rng(1)
+    runs = [
+        (dict(env), [sample(rng, p.dtype, [evaluate(s, env) for s in p.shape], "any" if p.dtype.is_int else "small") for p in graph.params])
+        for env in ({"n": 5, "m": 3}, {"n": 1, "m": 1}, {"n": 65, "m": 40})
+    ]
+    assert fuzz.failure(Case(graph, runs), fuse, check=1) is None
 
 
 def test_graphs_are_valid_and_print() -> None:

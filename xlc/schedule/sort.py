@@ -60,7 +60,8 @@ def sort(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[Stmt]:
     value = Inliner(set(group.members) - {node}, buffers).value(source, index)
     fill = Loop("k", zero, n, 1, "serial", tuple(Store(b, place(zero, k), v) for b, v in zip(runs, (value, k), strict=False)))
     middle, end = minimum(start + width, n), minimum(start + width * 2, n)
-    heads = [Let(f"{side}{j}", load(run, place(now, minimum(at, n - 1)))) for side, at in (("x", a), ("y", b)) for j, run in enumerate(runs)]
+    heads = [Let(f"{side}{j}", load(run, place(now, minimum(at, n - 1)))) for side, at in (("x", a), ("y", b))
+             for j, run in enumerate(runs)]
     take = var("take", bool_)
     x, y = (var(f"{side}0", runs[0].dtype) for side in "xy")
     merge = Loop("k", start, end, 1, "serial", (
@@ -73,7 +74,8 @@ def sort(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[Stmt]:
     pairs = lookup("floor_divide")(n + width * 2 - 1, width * 2)
     every_pair = Loop("q", zero, pairs, 1, "serial", (
         Let("s", var("q") * width * 2), Store(left, (zero,), start), Store(right, (zero,), middle), merge))
-    one_pass = (Let("width", one << var("t")), Let("now", load(half, (zero,))), If(width < n, (every_pair, Store(half, (zero,), one - now))))
+    one_pass = (Let("width", one << var("t")), Let("now", load(half, (zero,))),
+                If(width < n, (every_pair, Store(half, (zero,), one - now))))
     body: list[Stmt] = [
         *(Local(b) for b in ([] if rows else runs)), *(Local(b) for b in (left, right, half)),
         *(Let(d.name, zero) for d in outer if d.extent == 1), fill, Store(half, (zero,), zero),
