@@ -1,4 +1,4 @@
-"""``python -m benchmarks [GROUP ...] [--smoke] [--json FILE] [--rounds N]``: every row of the table of bars, or the groups named."""
+"""``python -m benchmarks [GROUP ...] [--smoke] [--json FILE]``: every row of the table of bars, or the groups named."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="default: all")
     parser.add_argument("--smoke", action="store_true", help="everything once on tiny arrays: shows that it runs, the times mean nothing")
     parser.add_argument("--rounds", type=int, help="samples of each contestant (default 21)")
+    parser.add_argument("--patience", type=float, default=60, metavar="SECONDS",
+                        help="time to spend on waiting for other processes and on repeating rounds that they disturbed (default 60)")
     parser.add_argument("--json", metavar="FILE", help="write all samples")
     chosen = parser.parse_args()
     if unknown := [g for g in chosen.groups if g not in GROUPS]:
@@ -53,9 +55,10 @@ def prepare(smoke: bool) -> None:
 def main() -> int:
     chosen = parse()
     prepare(chosen.smoke)
-    from . import harness, machine, peers
+    from . import harness, machine, peers, quiet
 
-    scale = harness.SMOKE if chosen.smoke else harness.Scale(rounds=chosen.rounds or harness.Scale.rounds)
+    rounds = chosen.rounds or harness.Scale.rounds
+    scale = harness.SMOKE if chosen.smoke else harness.Scale(rounds=rounds, patience=quiet.Patience(chosen.patience))
     start = time.perf_counter()
     about = machine.describe(scale)
     harness.say(f"{datetime.datetime.now():%Y-%m-%d %H:%M}\n{about}\n{peers.versions()}")

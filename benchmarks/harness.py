@@ -3,8 +3,9 @@
     row = contest("softmax 4096x1024", {"xlc": lambda: calls(f, inputs), "numpy": lambda: calls(g, inputs)}, expected=..., ...)
 
 Every round times each contestant once, so that a machine whose clock or neighbours change does so for all alike. A sample is the mean of as
-many calls as fill ``Scale.sample`` seconds; what is reported is the median over rounds and the 10th and 90th percentile. A contestant that
-is not installed, fails, or gives a wrong result is named with the reason and not timed.
+many calls as fill ``Scale.sample`` seconds; what is reported is the median over rounds and the 10th and 90th percentile. Rounds that other
+processes disturbed are taken again as long as patience lasts, and else noted. A contestant that is not installed, fails, or gives a wrong
+result is named with the reason and not timed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from . import quiet
 
 Build = Callable[[], "Contestant"]
 US = "xlc"
@@ -35,6 +38,7 @@ class Scale:
     smoke: bool = False
     rounds: int = 21
     sample: float = 0.02
+    patience: quiet.Patience = field(default_factory=quiet.Patience)
 
     def size(self, full: int, tiny: int) -> int:
         return tiny if self.smoke else full
@@ -188,9 +192,11 @@ def contest(scale: Scale, workload: str, contestants: Mapping[str, Build], *, wo
         except Exception as error:  # a contestant that breaks must not end the run: it is named, and the bar is not met
             row.absent[name] = reason_of(error)
     row.yardsticks = frozenset(n for n, c in ready.items() if c.yardstick)
-    for name, samples in rounds(ready, scale).items():
-        own = ready[name].work
-        row.stats[name] = Stats(samples, work if own is None else own)
+    samples, shares = rounds(ready, scale)
+    for name, contestant in ready.items():
+        row.stats[name] = Stats(tuple(samples[name]), work if contestant.work is None else contestant.work)
+    if not scale.smoke and (disturbed := [s for s in shares if s > quiet.LIMIT]):
+        row.notes.append(f"disturbed: others kept up to {max(disturbed):.1f} cores busy in {len(disturbed)} of {len(shares)} rounds")
     return row
 
 
@@ -198,19 +204,34 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip() or '?'}".splitlines()[0][:200]
 
 
-def rounds(contestants: Mapping[str, Contestant], scale: Scale) -> dict[str, tuple[float, ...]]:
-    """Seconds per call of every contestant, one sample per round."""
+def rounds(contestants: Mapping[str, Contestant], scale: Scale) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds per call of every contestant, one sample per round; and for each round the cores that others kept busy."""
+    scale.patience.wait()
     counts = {name: _calls_per_sample(c, scale.sample) for name, c in contestants.items()}
     samples: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(scale.rounds):
-        order, first = list(contestants), turn % max(len(contestants), 1)
-        for name in order[first:] + order[:first]:
-            if not scale.smoke:
-                time.sleep(0.003)  # the threads of the one before stop spinning
-            if contestants[name].warm:
-                contestants[name].seconds(1 + counts[name] // 8)  # its own threads and caches are warm again
-            samples[name].append(contestants[name].seconds(counts[name]) / counts[name])
-    return {name: tuple(s) for name, s in samples.items()}
+    shares: list[float] = []
+    while len(shares) < scale.rounds:
+        first = len(shares) % max(len(contestants), 1)
+        order = [*contestants][first:] + [*contestants][:first]
+        before = quiet.reading()
+        taken = {name: _sample(contestants[name], counts[name], scale) for name in order}
+        share = quiet.others(before)
+        if not scale.patience.accepts(share, time.perf_counter() - before[0]):
+            scale.patience.wait()
+            continue
+        shares.append(share)
+        for name, seconds in taken.items():
+            samples[name].append(seconds)
+    return samples, shares
+
+
+def _sample(c: Contestant, n: int, scale: Scale) -> float:
+    """Seconds per call of n calls, after a pause in which the threads of the contestant before stop spinning, and some calls to warm up."""
+    if not scale.smoke:
+        time.sleep(0.003)
+    if c.warm:
+        c.seconds(1 + n // 8)
+    return c.seconds(n) / n
 
 
 def _calls_per_sample(c: Contestant, sample: float) -> int:
