@@ -20,7 +20,7 @@ from xlc.passes.fuse import Group
 from .inline import Inliner, address
 from .map import parallel
 from .nest import Dimension, lanes
-from .sort import sort
+from .sort import sort, sorts
 
 
 def lower_ordered(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
@@ -28,7 +28,7 @@ def lower_ordered(group: Group, buffers: dict[Node, Buffer], machine: Machine) -
     assert node is not None
     if any(s == 0 for s in node.shape):
         return ()
-    if node.op.name in ("sort", "argsort"):
+    if sorts(node):
         return tuple(sort(node, group, buffers))
     if node.op.name == "scatter":
         return tuple(_scatter(node, group, buffers, machine))

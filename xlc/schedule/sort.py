@@ -26,6 +26,10 @@ ON_STACK = 1 << 14  # elements of a row that is sorted on the stack
 PASSES = 48  # more than any size needs
 
 
+def sorts(n: Node) -> bool:
+    return n.op.name in ("sort", "argsort")
+
+
 def _moved(n: Node) -> tuple[DType, ...]:
     """What moves while a row is sorted."""
     return (n.args[0].dtype, i64) if n.op.name == "argsort" else (n.dtype,)
@@ -34,7 +38,7 @@ def _moved(n: Node) -> tuple[DType, ...]:
 def scratch(group: Group) -> tuple[Node, ...]:
     """Memory that the kernel of a group needs beside its results: two rows for each row that is long, or of unknown length."""
     n = group.anchor
-    if n is None or n.op.name not in ("sort", "argsort") or any(s == 0 for s in n.shape):
+    if n is None or not sorts(n) or any(s == 0 for s in n.shape):
         return ()
     row = n.shape[n["axis"]]
     if isinstance(row, int) and row <= ON_STACK:
@@ -93,4 +97,4 @@ def _precedes(x: Expr, y: Expr, descending: bool) -> Expr:
     return ~x_nan & (((y < x) if descending else (x < y)) | y_nan)
 
 
-__all__ = ["scratch", "sort"]
+__all__ = ["scratch", "sort", "sorts"]
