@@ -11,6 +11,7 @@ Ids are already non-negative (the front end wraps negative ones); those out of r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from xlc.errors import XlcIndexError, XlcTypeError, XlcValueError
 from xlc.ir.loops import Expr, const, size
 from xlc.ir.node import Node, full
 from xlc.ir.op import Op, lookup, register
-from xlc.ir.types import Type, i64, u64
+from xlc.ir.types import Dim, Type, i64, u64
 
 from .kinds import ALL, view
 from .scalar import bitwise_and, cast, equal, maximum, minimum, not_equal, where
@@ -49,6 +50,12 @@ def _clamped(i: Expr, n: Any) -> Expr:
     return maximum(minimum(_wide(i), size(n) - const(1)), const(0))
 
 
+def _present(x: Node, axes: Sequence[int]) -> Expr | None:
+    """Whether there is an element to clamp to along axes of named size, which may be 0; None where that is known."""
+    tests = [size(x.shape[a]) > const(0) for a in axes if isinstance(x.shape[a], Dim)]
+    return reduce(bitwise_and, tests) if tests else None
+
+
 def _gather_type(x: Type, ids: Type, axis: int) -> Type:
     _check_ids("gather", ids)
     if not 0 <= axis < x.rank:
@@ -61,7 +68,7 @@ def _gather_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     x, ids = n.args
     axis, k = n["axis"], ids.rank
     chosen = _clamped(read(1, tuple(index[axis:axis + k])), x.shape[axis])
-    return read(0, (*index[:axis], chosen, *index[axis + k:]))
+    return read(0, (*index[:axis], chosen, *index[axis + k:]), _present(x, (axis,)))
 
 
 def _extent(size: Any, like: Node) -> Node:
@@ -101,7 +108,7 @@ def _index_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     at = tuple(index[first:first + k])
     chosen = {a: _clamped(read(j + 1, at), x.shape[a]) for j, a in enumerate(axes)}
     rest = iter([*index[:first], *index[first + k:]])
-    return read(0, tuple(chosen[d] if d in chosen else next(rest) for d in range(x.rank)))
+    return read(0, tuple(chosen[d] if d in chosen else next(rest) for d in range(x.rank)), _present(x, axes))
 
 
 def _index_array(x: np.ndarray, *ids: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -132,7 +139,7 @@ def _along_type(x: Type, ids: Type, axis: int) -> Type:
 def _along_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     axis = n["axis"]
     chosen = _clamped(read(1, tuple(index)), n.args[0].shape[axis])
-    return read(0, tuple(chosen if d == axis else i for d, i in enumerate(index)))
+    return read(0, tuple(chosen if d == axis else i for d, i in enumerate(index)), _present(n.args[0], (axis,)))
 
 
 def _along_vjp(g: Node, y: Node, x: Node, ids: Node, axis: int) -> list[Node | None]:
