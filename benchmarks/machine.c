@@ -23,7 +23,8 @@
 
 typedef float vec __attribute__((vector_size(WIDTH)));
 typedef float unaligned __attribute__((vector_size(WIDTH), aligned(4)));
-enum { FMA, MEMCPY, LOADS_STORES, NON_TEMPORAL, READ };
+enum { FMA, MEMCPY, LOADS_STORES, NON_TEMPORAL, NON_TEMPORAL_AHEAD, READ, READ_AHEAD };
+enum { AHEAD = 8192 }; /* bytes between a load and the prefetch beside it */
 enum { CHAINS = 14 }; /* latency 4 x 2 units = 8 chains are enough; 16 registers would be too many for AVX2 */
 
 typedef struct { int what, threads, index; int64_t repeats, sets; char **dst; char *const *src; size_t bytes; atomic_llong *gate; double seconds; float sink; } job;
@@ -64,13 +65,21 @@ static float pass(const job *j, char *dst, const char *src, size_t n) {
       for (int k = 0; k < 4; k++) *(unaligned *)(dst + i + k * WIDTH) = *(const unaligned *)(src + i + k * WIDTH);
     break;
   case NON_TEMPORAL:
+  case NON_TEMPORAL_AHEAD:
     for (; i < n && (uintptr_t)(dst + i) % WIDTH; i += 4) memcpy(dst + i, src + i, 4);
     for (; i + 4 * WIDTH <= n; i += 4 * WIDTH)
-      for (int k = 0; k < 4; k++) STREAM((vec *)(dst + i + k * WIDTH), *(const unaligned *)(src + i + k * WIDTH));
+      for (int k = 0; k < 4; k++) {
+        if (j->what == NON_TEMPORAL_AHEAD) __builtin_prefetch(src + i + k * WIDTH + AHEAD);
+        STREAM((vec *)(dst + i + k * WIDTH), *(const unaligned *)(src + i + k * WIDTH));
+      }
     break;
   case READ:
+  case READ_AHEAD:
     for (; i + 8 * WIDTH <= n; i += 8 * WIDTH)
-      for (int k = 0; k < 8; k++) sum[k] += *(const unaligned *)(src + i + k * WIDTH);
+      for (int k = 0; k < 8; k++) {
+        if (j->what == READ_AHEAD) __builtin_prefetch(src + i + k * WIDTH + AHEAD);
+        sum[k] += *(const unaligned *)(src + i + k * WIDTH);
+      }
     for (int k = 1; k < 8; k++) sum[0] += sum[k];
     return sum[0][0];
   }
@@ -88,8 +97,8 @@ static void *worker(void *p) {
   } else {
     for (int64_t r = 0; r < j->repeats; r++) {
       int64_t s = r % j->sets;
-      j->sink += pass(j, j->what == READ ? NULL : j->dst[s] + lo, j->src[s] + lo, hi - lo);
-      if (j->what == NON_TEMPORAL) atomic_thread_fence(memory_order_seq_cst);
+      j->sink += pass(j, j->what >= READ ? NULL : j->dst[s] + lo, j->src[s] + lo, hi - lo);
+      if (j->what == NON_TEMPORAL || j->what == NON_TEMPORAL_AHEAD) atomic_thread_fence(memory_order_seq_cst);
       meet(j, r + 1);
     }
   }

@@ -22,8 +22,8 @@ import numpy as np
 from .harness import Build, Contestant, Missing, Scale, calls, contest, progress
 
 THREADS = 2
-WAYS = {"memcpy": 1, "loads and stores": 2, "non-temporal": 3}  # the constants of machine.c
-_READ = 4
+COPIES = {"memcpy": 1, "loads and stores": 2, "non-temporal": 3, "non-temporal, prefetch": 4}  # the constants of machine.c
+READS = {"read": 5, "read (prefetch)": 6}
 _ENOUGH = 1 << 16  # rounds of the multiply-add loop per call: about 30 us
 
 
@@ -80,12 +80,13 @@ def copies(sources: Sequence[np.ndarray]) -> dict[str, Build]:
     def ours(what: int) -> Build:
         return lambda: _passes(what, THREADS, sources, into(), 2.0 * sources[0].nbytes)
 
-    return {"copy (NumPy, 1 thread)": by_numpy, **{f"copy ({name})": ours(what) for name, what in WAYS.items()}}
+    return {"copy (NumPy, 1 thread)": by_numpy, **{f"copy ({name})": ours(what) for name, what in COPIES.items()}}
 
 
 def reads(sources: Sequence[np.ndarray]) -> dict[str, Build]:
     """Reading these arrays and adding them up."""
-    return {"read": lambda: _passes(_READ, THREADS, sources, sources, float(sources[0].nbytes))}
+    moved = float(sources[0].nbytes)
+    return {name: functools.partial(_passes, what, THREADS, sources, sources, moved) for name, what in READS.items()}
 
 
 def peaks() -> dict[str, Build]:
