@@ -89,7 +89,7 @@ def transposing(dims: Sequence[Dimension], stores: Sequence[Place], machine: Mac
             whole = lo + ((hi - lo) // t) * t
             return [Loop("d_", lo, whole, t, "serial", tuple(tile(l0, at, rows, t))), *rest(l0, const(rows), whole, hi)]
         full, edge = n // t * t, n % t
-        main = [Loop("d_", lo, lookup("minimum")(hi, const(full)), t, "serial", tuple(tile(l0, at, rows, t)))] if full else []
+        main: list[Stmt] = [Loop("d_", lo, lookup("minimum")(hi, const(full)), t, "serial", tuple(tile(l0, at, rows, t)))] if full else []
         if not edge:
             return main
         partial = tile(l0, const(full), rows, edge)
@@ -103,13 +103,14 @@ def transposing(dims: Sequence[Dimension], stores: Sequence[Place], machine: Mac
     with ix.ranges({x.var: size(x.extent) for x in (tiles_of, chunks_of)}):
         hi = size(d.extent) if m is not None and m <= chunk else lo + chunk if m is not None and m % chunk == 0 else \
             lookup("minimum")(lo + chunk, size(d.extent))
+        body: list[Stmt]
         if n is None:
             end = size(last.extent)
             body = [If(l0 + t <= end, tuple(strip(l0, t, lo, hi)), tuple(rest(l0, end - l0, lo, hi)))]
         elif n < t:
             body = strip(l0, n, lo, hi)
         elif n % t:
-            body = [If(l0 + t <= const(n), tuple(strip(l0, t, lo, hi)), tuple(strip(const(n // t * t), n % t, lo, hi)))]
+            body = [If(l0 + t <= const(n), tuple(strip(l0, t, lo, hi)), tuple(strip(l0, n % t, lo, hi)))]
         else:
             body = strip(l0, t, lo, hi)
     return around([*(x for x in dims[:-1] if x.var is not d.var), tiles_of, chunks_of], body)
