@@ -62,8 +62,9 @@ class Accesses(Values):
             raise XlcNotImplementedError(f"{self.owner}: local buffers of {self.stack_bytes} bytes (the last: {b.name}) do not fit on a "
                                          f"thread's stack, which has room for {STACK}")
         if b.space == "register":
-            square = len(b.shape) == 2 and b.shape[0] == b.shape[1]
-            most = min(self.target.lanes(b.dtype.bits), b.shape[1]) if square else self.target.lanes(b.dtype.bits)
+            most, side = self.target.lanes(b.dtype.bits), b.shape[-1]
+            if len(b.shape) == 2 and b.shape[0] == side and isinstance(side, int):  # a square tile, which is transposed row by row
+                most = min(most, side)
             self.registers[b] = RegisterArray(self, self.entry, b.dtype, count, most)
         else:
             self.pointers[b] = f"%{self.name('s')}"
