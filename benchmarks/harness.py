@@ -226,9 +226,9 @@ def rounds(contestants: Mapping[str, Contestant], scale: Scale) -> tuple[dict[st
 
 
 def _sample(c: Contestant, n: int, scale: Scale) -> float:
-    """Seconds per call of n calls, after a pause in which the threads of the contestant before stop spinning, and some calls to warm up."""
+    """Seconds per call of n calls, once the threads of the contestant before sleep, and after some calls to warm up."""
     if not scale.smoke:
-        time.sleep(0.003)
+        quiet.settle()
     if c.warm:
         c.seconds(1 + n // 8)
     return c.seconds(n) / n

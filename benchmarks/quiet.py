@@ -3,6 +3,7 @@
     patience = Patience(60)
     patience.wait()                     until the machine is quiet, at most as long as patience lasts
     before = reading(); ...; others(before)      -> 0.02, cores that others kept busy meanwhile
+    settle()                            until the threads of this process are asleep: pools spin for a while after their work
 
 Where the system does not tell (no /proc), the machine counts as quiet.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 LIMIT = 0.1  # cores; below it a round counts as undisturbed
 _PROBE = 0.3  # seconds; the system counts in ticks of 10 ms
+_NAP = 0.002
 
 Reading = tuple[float, float]
 
@@ -28,6 +30,15 @@ def others(before: Reading) -> float:
     """Cores that others kept busy since then, on average."""
     now = reading()
     return max(0.0, (now[1] - before[1]) / max(now[0] - before[0], 1e-9))
+
+
+def settle(at_most: float = 0.1) -> None:
+    stop = time.perf_counter() + at_most
+    while time.perf_counter() < stop:
+        before = time.process_time()
+        time.sleep(_NAP)
+        if time.process_time() - before < _NAP / 5:
+            return
 
 
 def _busy() -> float:
