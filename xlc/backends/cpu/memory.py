@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from xlc.ir.types import DType
 
-from .writer import Writer, mangled, memory_element, splat, vector
+from .writer import Writer, element, mangled, memory_element, splat, vector
 
 
 def load_scalar(w: Writer, d: DType, base: str, mask: str | None) -> str:
@@ -49,6 +49,11 @@ def store_lanes(w: Writer, d: DType, n: int, base: str, stride: int, value: str,
                 streaming: bool = False) -> None:
     """``streaming``: past the caches; then ``base`` is aligned to the whole vector."""
     scalar = memory_element(d)
+    lane = _only_lane(mask)
+    if lane is not None:
+        at = w.emit(f"getelementptr inbounds {scalar}, ptr {base}, i64 {stride * lane}") if stride * lane else base
+        store_scalar(w, d, at, w.emit(f"extractelement {vector(element(d), n)} {value}, i64 {lane}"))
+        return
     if stride in (1, -1):
         ty = vector(scalar, n)
         value = _to_memory(w, d, n, value)
@@ -67,6 +72,13 @@ def store_lanes(w: Writer, d: DType, n: int, base: str, stride: int, value: str,
             w.do(f"call void {name}({ty} {value}, ptr {base}, i32 {d.bytes}, {vector('i1', n)} {mask})")
         return
     scatter(w, d, n, base, "<" + ", ".join(f"i64 {stride * k}" for k in range(n)) + ">", value, mask)
+
+
+def _only_lane(mask: str | None) -> int | None:
+    """The lane of a literal mask that is alone in being true. LLVM 22 makes a scalar store of a masked store under such a mask, and when
+    the vector is a truncation (f16 and bf16 from f32, narrow integers) it stores what was not yet truncated, over the neighbours."""
+    lanes = mask.strip("<>").split(", ") if mask is not None and mask.startswith("<") else []
+    return lanes.index("i1 true") if lanes.count("i1 true") == 1 else None
 
 
 def gather(w: Writer, d: DType, n: int, base: str, offsets: str, mask: str | None) -> str:
