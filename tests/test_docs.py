@@ -80,8 +80,6 @@ def test_document(path, tmp_path, monkeypatch, update_golden, table_of_operators
 def test_links_lead_somewhere():
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
-            if target.endswith("performance.md"):
-                continue
             assert target.startswith("http") or (path.parent / target).exists(), f"{path.name} links to {target}, which is not there"
 
 
