@@ -9,14 +9,13 @@ import pytest
 
 import xlc
 import xlc.nn
-from xlc.backends.cpu import x86
 from xlc.backends.cpu.emit import emit_kernel
-from xlc.backends.cpu.target import host, named
+from xlc.backends.cpu.target import host
 from xlc.ir.loops import Kernel
 from xlc.ir.parse_kernel import parse_kernel
 from xlc.ir.verify import verify_kernel
 from xlc.passes.dedupe import structure
-from xlc.schedule import lower, reduce
+from xlc.schedule import lower
 
 
 def kernel_of(f, *args) -> Kernel:
@@ -103,35 +102,3 @@ def test_transposes_of_named_sizes() -> None:
 def test_next_row_is_prefetched() -> None:
     assert "prefetch" in str(kernel_of(lambda x: xlc.nn.softmax(x), values(2048, 1024)))
     assert "prefetch" not in str(kernel_of(lambda x: xlc.nn.softmax(x), values(64, 64)))
-
-
-def test_quotients_by_multiplication_are_those_of_a_division(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [values(37, w, scale=s) for w in (10, 33, 1000) for s in (1, 10, 30, 100, 1e30)]
-    special = values(64, 100)
-    special[0, 3], special[1, 3], special[2, 3], special[3], special[4, ::2] = np.nan, np.inf, -np.inf, -np.inf, -1e9
-    quick = [xlc.jit(lambda x: xlc.nn.softmax(x))(x) for x in (*rows, special)]
-    assert "reciprocal" in str(kernel_of(lambda x: xlc.nn.softmax(x), rows[0]))
-    monkeypatch.setattr(reduce, "exponentials", lambda *_: None)
-    divided = [xlc.jit(lambda x: xlc.nn.softmax(x))(x) for x in (*rows, special)]
-    assert "reciprocal" not in str(kernel_of(lambda x: xlc.nn.softmax(x), rows[0]))
-    for a, b in zip(quick, divided, strict=True):
-        assert np.array_equal(a.view("u4"), b.view("u4"))
-
-
-@pytest.mark.skipif(not x86.has_scale(host()), reason="no AVX-512")
-@pytest.mark.parametrize("dtype", ["f4", "f8", "f2"])
-def test_scaling_by_one_instruction(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = np.concatenate([np.linspace(-110, 95, 20001), np.linspace(-104.5, -86, 10000), [np.inf, -np.inf, np.nan, 0, -0.0]])
-    x = (x * (7 if dtype == "f8" else 1)).astype(dtype)
-    functions = (lambda x: np.exp(x), lambda x: np.exp2(x), lambda x: np.power(x, x))
-    once = [xlc.jit(f)(v) for f in functions for v in (x, *(x[:n].copy() for n in (1, 2, 3, 7, 9)))]
-    assert "scalef" in xlc.jit(functions[0]).compile(x).asm["k0"]["s"]
-    monkeypatch.setattr(x86, "has_scale", lambda target: False)
-    twice = [xlc.jit(f)(v) for f in functions for v in (x, *(x[:n].copy() for n in (1, 2, 3, 7, 9)))]
-    for a, b in zip(once, twice, strict=True):
-        assert a.tobytes() == b.tobytes()
-
-
-def test_other_processors_scale_by_factors() -> None:
-    kernel = kernel_of(lambda x: np.exp(x), values(64))
-    assert "scalef" not in str(emit_kernel(kernel, named("x86-64-v3"))) and "scalef" not in str(emit_kernel(kernel, named("neoverse-v1")))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from xlc import config
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.op import Monoid, lookup
@@ -28,7 +28,6 @@ from . import inline
 from .inline import Inliner, address
 from .map import parallel, prefetches
 from .nest import Dimension, lanes, minimum, operations, power_of_two, stored
-from .quotient import LEAST, Exponentials, by_multiplication, exponentials, safe
 
 BLOCK = 64  # additions in a row in one lane before its sum moves to the wide accumulator
 STACK_BYTES = 32 << 10
@@ -178,51 +177,17 @@ class _Nest:
         *before, last = self.inner or [Dimension(var("r0"), 1)]
         body: list[Stmt] = []
         self._stage_row(body)
-        self._find_exponentials()
         ahead, heaviest = self._next_row(before, last), self._heaviest()
         for stage in range(self.stages()):
             live = [(k, f) for k, f in enumerate(self.folds) if f.stage == stage]
             stores = [(b, a, v) for b, a, v, s, full in self.roots if full and s == stage]
             values = [*(f.value for _, f in live), *(v for _, _, v in stores)]
             width, native = self.lane_counts(values, None if last.static is None else max(last.static, 1))
-            prefetched = ahead if stage == heaviest else []
-            divided = self._divided(stores) if not live else None
-            if divided is None:
-                body += self._row_stage(live, stores, before, last, width, native, prefetched)
-            else:
-                condition, lets, quick = divided
-                body.append(If(condition, (*lets, *self._row_stage(live, quick, before, last, width, native, prefetched)),
-                               tuple(self._row_stage(live, stores, before, last, width, native))))
+            body += self._row_stage(live, stores, before, last, width, native, ahead if stage == heaviest else [])
         body += stored([(b, a, v) for b, a, v, _, full in self.roots if not full])
         total = product(d.extent for d in self.inner)
         block = max(1, 2048 // max(total, 1)) if isinstance(total, int) else 1
         return parallel(self.outer, body, block)
-
-    def _find_exponentials(self) -> None:
-        """Where a kept row of exponentials is divided by one number, its least argument is found with the greatest."""
-        self.exponentials: list[tuple[Exponentials, Expr]] = []
-        row = frozenset(d.name for d in self.inner)
-        for _, buffer, _, e in self.kept:
-            found = exponentials(buffer, e)
-            values = [v for _, _, v, _, full in self.roots if full]
-            if found is None or not found.divided(values, row):
-                continue
-            top = next((f for k, f in enumerate(self.folds) if f.node.op.name == "max" and f.value is found.value
-                        and f.names(k)[0] == found.maximum["name"]), None)
-            if top is not None:
-                low = Fold(top.node, LEAST, top.value, top.position, top.stage)
-                self.exponentials.append((found, var(low.names(len(self.folds))[0], f32)))
-                self.folds.append(low)
-
-    def _divided(self, stores: Sequence[tuple[Buffer, Expr, Expr]]) -> tuple[Expr, list[Let], list[tuple[Buffer, Expr, Expr]]] | None:
-        """For a stage that divides a row of exponentials: when multiplications give the same, what they need, and the stores with them."""
-        row, values = frozenset(d.name for d in self.inner), [v for _, _, v in stores]
-        for found, low in self.exponentials:
-            quotients = found.divided(values, row)
-            if quotients and len({q.args[1] for q in quotients}) == 1:
-                lets, quick = by_multiplication(quotients, values)
-                return safe(found, low, quotients[0].args[1]), lets, [(b, a, v) for (b, a, _), v in zip(stores, quick, strict=True)]
-        return None
 
     def _heaviest(self) -> int:
         """The stage, but for the first where there are others, that computes most."""

@@ -16,7 +16,7 @@ from xlc.ir.index import polynomial
 from xlc.ir.loops import Buffer, Expr, Prefetch, Store, const, size, substitute
 from xlc.ir.types import product
 
-from . import memory, x86
+from . import memory
 from .registers import RegisterArray
 from .target import Target
 from .values import VOLATILE, Value, Values, is_number
@@ -40,9 +40,6 @@ class Accesses(Values):
         self.streamed = False
         self.multiples: dict[Expr, int] = {}  # loop variable -> a divisor of all its values
         self.stack_bytes = 0
-
-    def shortcut(self, x: Expr) -> Expr | None:
-        return x86.shortcut(x) if x86.has_scale(self.target) else None
 
     def label(self, name: str) -> None:
         self.stream.append(f"{name}:")

@@ -18,7 +18,7 @@ from xlc.errors import XlcNotImplementedError
 from xlc.ir.loops import LOAD, Expr
 from xlc.ir.types import DType, i64
 
-from . import memory, x86
+from . import memory
 from .scalar import SCALAR, native
 from .writer import Lines, Writer, element, literal, memory_element, splat, vector
 
@@ -113,15 +113,9 @@ class Values(Writer):
                 self.input(x)
             else:
                 wanted = [a for a in x.args if a not in memo]
-                shorter = self.shortcut(x) if wanted and x.op.name == "multiply" else None
-                if shorter is not None:
-                    if shorter in memo:
-                        self.bind(x, *memo[shorter])
-                    else:
-                        stack.append(shorter)
-                elif wanted:
+                if wanted:
                     stack.extend(wanted)
-                elif x.op is x86.SCALE or native(x.op.name, x.args[0].dtype) or x.op.name == "lookup":
+                elif native(x.op.name, x.args[0].dtype) or x.op.name == "lookup":
                     self.compute(x)
                 else:
                     into = self.expansions.get(x)
@@ -132,10 +126,6 @@ class Values(Writer):
                     else:
                         stack.append(into)
         return memo[e][0]
-
-    def shortcut(self, x: Expr) -> Expr | None:
-        """An expression of the same value that takes the processor fewer instructions."""
-        return None
 
     def expand(self, x: Expr) -> Expr:
         if x.op.decompose is None:
@@ -178,8 +168,6 @@ class Values(Writer):
     def apply(self, name: str, n: int, d: DType, args: Sequence[str], attrs: dict[str, Any]) -> str:
         if name == "lookup":
             return self.lookup(n, args[0], attrs["table"], attrs["dtype"])
-        if name == x86.SCALE.name:
-            return x86.scale_exponent(self, n, d, args)
         return SCALAR[name](self, n, d, args, attrs)
 
     def lookup(self, n: int, index: str, table: tuple[Any, ...], d: DType) -> str:
