@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
 import importlib
 import json
@@ -76,9 +77,8 @@ def main() -> int:
     for name, rows in found.items():
         harness.say(f"\n## {name}\n\n{harness.summary(rows)}")
     rows = [row for group in found.values() for row in group]
-    verdicts = [v.met for row in rows for v in row.verdicts]
-    counts = f"{verdicts.count(True)} bars met, {verdicts.count(False)} missed, {verdicts.count(None)} open"
-    harness.say(f"\n{counts}; {time.perf_counter() - start:.0f} s")
+    marks = collections.Counter(harness.mark(row, v) for row in rows for v in row.verdicts)
+    harness.say(f"\nbars: {', '.join(f'{n} {m}' for m, n in marks.items())}; {time.perf_counter() - start:.0f} s")
     if chosen.json:
         with open(chosen.json, "w", encoding="utf-8") as f:
             groups = {name: [row.json() for row in rows] for name, rows in found.items()}

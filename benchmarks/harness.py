@@ -130,6 +130,7 @@ class Row:
     absent: dict[str, str] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    disturbed: bool = False
 
     @property
     def us(self) -> Stats | None:
@@ -176,7 +177,7 @@ class Row:
     def json(self) -> dict[str, Any]:
         taken = {n: {"median": s.median, "p10": s.low, "p90": s.high, "work": s.work, "samples": s.samples} for n, s in self.stats.items()}
         return {"workload": self.workload, "unit": self.unit, "absent": self.absent, "notes": self.notes, "contestants": taken,
-                "verdicts": [{"bar": v.bar, "found": v.found, "met": v.met} for v in self.verdicts]}
+                "disturbed": self.disturbed, "verdicts": [{"bar": v.bar, "found": v.found, "met": v.met} for v in self.verdicts]}
 
 
 def contest(scale: Scale, workload: str, contestants: Mapping[str, Build], *, work: float = 0.0, unit: str = "", limit: str | None = None,
@@ -196,6 +197,7 @@ def contest(scale: Scale, workload: str, contestants: Mapping[str, Build], *, wo
     for name, contestant in ready.items():
         row.stats[name] = Stats(tuple(samples[name]), work if contestant.work is None else contestant.work)
     if not scale.smoke and (disturbed := [s for s in shares if s > quiet.LIMIT]):
+        row.disturbed = 2 * len(disturbed) > len(shares)
         row.notes.append(f"disturbed: others kept up to {max(disturbed):.1f} cores busy in {len(disturbed)} of {len(shares)} rounds")
     return row
 
@@ -288,12 +290,13 @@ def show(row: Row) -> str:
         lines.append(text + ("  (yardstick)" if name in row.yardsticks else ""))
     lines += [f"  {name:{width}}  {reason}" for name, reason in row.absent.items() if not reason.startswith(MISSING)]
     lines += [f"  note: {n}" for n in row.notes]
-    lines += [f"  {mark(v)}: {v.bar}: {v.found}" for v in row.verdicts]
+    lines += [f"  {mark(row, v)}: {v.bar}: {v.found}" for v in row.verdicts]
     return "\n".join(lines)
 
 
-def mark(v: Verdict) -> str:
-    return {True: "met", False: "MISSED", None: "open"}[v.met]
+def mark(row: Row, v: Verdict) -> str:
+    """Whether the bar is met; a row that others disturbed for most of its rounds decides nothing."""
+    return "disturbed" if row.disturbed else {True: "met", False: "MISSED", None: "open"}[v.met]
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -305,7 +308,7 @@ def summary(rows: Sequence[Row]) -> str:
         for i, v in enumerate(row.verdicts):
             ours = duration(row.us.median) if row.us and not i else ""
             theirs = f"{duration(row.stats[rival].median)} {rival}" if rival and not i else ""
-            body.append(("" if i else row.workload, ours, theirs, v.bar, v.found, mark(v)))
+            body.append(("" if i else row.workload, ours, theirs, v.bar, v.found, mark(row, v)))
     return table(head, body)
 
 

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -96,6 +97,7 @@ def peaks() -> dict[str, Build]:
 def describe(scale: Scale) -> str:
     """The machine in a few lines: its name, and its own limits."""
     progress("machine")
+    scale = replace(scale, rounds=min(scale.rounds, 7))
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}, NumPy {np.__version__}"
     lines = [f"{cpu()}, {os.cpu_count()} CPUs, {system}"]
     one, two = (contest(scale, "", {"peak": functools.partial(peak, threads)}) for threads in (1, THREADS))
