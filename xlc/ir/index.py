@@ -271,14 +271,19 @@ def simplified(op: Op, args: tuple[Expr, ...], dtype: Any, attrs: Mapping[str, A
     return None
 
 
+def _wrapped(p: Polynomial) -> Polynomial:
+    """Coefficients as 64-bit integers have them (squares of squares of a constant would have a million digits)."""
+    return {m: w for m, c in p.items() if (w := (c + (1 << 63)) % (1 << 64) - (1 << 63))}
+
+
 def _simplified_index(name: str, args: tuple[Expr, ...]) -> Expr | None:
     from .loops import const
 
     if name in ("add", "subtract", "multiply"):
         p = _arith(name, polynomial(args[0]), polynomial(args[1]))
-        return None if p is None else build(p)
+        return None if p is None else build(_wrapped(p))
     if name == "negative":
-        return build({m: -c for m, c in polynomial(args[0]).items()})
+        return build(_wrapped({m: -c for m, c in polynomial(args[0]).items()}))
     if name in ("floor_divide", "remainder"):
         a, d = args
         if a.is_const and d.is_const and d.value > 0:
