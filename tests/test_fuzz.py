@@ -54,6 +54,8 @@ ONCE = {
     "an operator on constants that depends on a named size was folded": """graph f(%x: f32[n]) {
         %0: i64[] = extent() {size=n}  %1: i64[] = add(%0, %0)  %2: i64[3] = broadcast(%1) {axes=(), shape=(3,)}  return %2 }""",
     "indices beyond i64 turned negative": """graph f(%x: f32[5], %i: u64[40]) { %0: f32[40] = gather(%x, %i) {axis=0}  return %0 }""",
+    "squares of squares of a constant had a million digits": """graph f(%x: i64[9]) {
+        %0: i64[9] = full() {dtype=i64, shape=(9,), value=-5}  %1: i64[9] = pow(%0, %x)  return %1 }""",
     "a row to sort did not fit the stack": """graph f(%x: i16[40001]) {
         %0: i16[40001] = sort(%x) {axis=0, descending=False}  %1: i64[40001] = argsort(%x) {axis=0, descending=True}  return %0, %1 }""",
 }
