@@ -27,8 +27,8 @@ from .reduce import lower_reduction
 from .sort import scratch
 
 STREAM_BYTES = 48 << 20
-"""What a kernel reads and writes, from which its outputs bypass the caches. Measured with 480 MiB of L3 among the cores of a socket: the
-next kernel, too, is then faster when it reads them from memory."""
+"""What a kernel reads and writes, from which its outputs bypass the caches at the latest, however large the last one is. Measured with 480
+MiB of L3 among the cores of a socket: the next kernel, too, is then faster when it reads them from memory."""
 Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | None"]
 
 
@@ -40,7 +40,7 @@ def lower(group: Group, machine: Machine) -> Step:
     body = next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, buffers, machine)) is not None)
     used = {e["buffer"] for s in statements(body) for e in walk(*expressions(s)) if e.op is LOAD}
     inputs = [n for n in inputs if buffers[n] in used]
-    kernel = _canonical(body, [buffers[n] for n in inputs], [buffers[n] for n in outputs], group)
+    kernel = _canonical(body, [buffers[n] for n in inputs], [buffers[n] for n in outputs], group, machine)
     return Step(kernel, tuple(inputs), tuple(outputs), describe(group))
 
 
@@ -77,12 +77,12 @@ def structure(group: Group, inputs: list[Node]) -> object:
             group.domain, group.reduced, frozenset(group.extents.items()))
 
 
-def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffer], group: Group) -> Kernel:
+def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffer], group: Group, machine: Machine) -> Kernel:
     names = frozenset().union(*(s.names for b in [*inputs, *outputs] for s in b.shape if isinstance(s, Dim)),
                               *(s.names for s in group.extents.values() if isinstance(s, Dim)),
                               (e["name"] for s in statements(body) for e in walk(*expressions(s)) if e.op.name == "size"))
     kernel = Kernel("k", tuple(inputs), tuple(outputs), tuple(sorted(names)), tuple(body), note=describe(group))
-    return replace(kernel, inplace=inplace_pairs(kernel, group), streaming=streamed_outputs(kernel))
+    return replace(kernel, inplace=inplace_pairs(kernel, group), streaming=streamed_outputs(kernel, machine))
 
 
 def inplace_pairs(kernel: Kernel, group: Group) -> tuple[tuple[int, int], ...]:
@@ -104,16 +104,17 @@ def inplace_pairs(kernel: Kernel, group: Group) -> tuple[tuple[int, int], ...]:
                  and loads.get(b) and loads[b] <= stores.get(out, set()))
 
 
-def streamed_outputs(kernel: Kernel) -> tuple[int, ...]:
+def streamed_outputs(kernel: Kernel, machine: Machine) -> tuple[int, ...]:
     """The outputs to be written past the caches: large ones that the kernel does not read, of a kernel that touches more memory than caches
     hold. (An ordinary store reads the line first and later drives another one out; see docs/performance.md.)"""
     read = {e["buffer"] for s in statements(kernel.body) for e in walk(*expressions(s)) if e.op is LOAD}
     sizes = {b: b.size * b.dtype.bytes for b in (*kernel.inputs, *kernel.outputs) if isinstance(b.size, int)}
     written = sum(sizes.get(b, 0) for b in kernel.outputs)
     touched = written + min(sum(sizes.get(b, 0) for b in kernel.inputs), 2 * written)  # of a table, a part is read
-    if touched < STREAM_BYTES:
+    enough = min(STREAM_BYTES, machine.l3 * 3 // 4)
+    if touched < enough:
         return ()
-    return tuple(o for o, b in enumerate(kernel.outputs) if b not in read and sizes.get(b, 0) >= STREAM_BYTES // 8)
+    return tuple(o for o, b in enumerate(kernel.outputs) if b not in read and sizes.get(b, 0) >= enough // 8)
 
 
 def describe(group: Group) -> str:
