@@ -133,11 +133,9 @@ def _free(op: Op, args: tuple[Expr, ...], attrs: tuple[tuple[str, Any], ...]) ->
 
 
 def const(value: Any, dtype: DType = i64) -> Expr:
-    from .node import _Bits
-
     if dtype.is_float:
         value = float(dtype.numpy.type(value))
-        value = value if value == value and value != 0 else _Bits(value)
+        value = value if value == value and value != 0 else node._Bits(value)
     else:
         value = bool(value) if dtype is bool_ else int(value)
     return expr(CONST, (), dtype, (("value", value),))
@@ -177,15 +175,13 @@ def load(buffer: Buffer, index: Sequence[Expr], mask: Expr | None = None) -> Exp
 def scalar_apply(op: Op, args: Sequence[Any], attrs: Mapping[str, Any]) -> Expr:
     """``op(*args)`` on scalars. Python numbers take the dtype of the first Expr (for ``where``: of the first value). i64 and bool
     arithmetic, which is what indices and masks are made of, is folded and simplified on the way (see ``ir.index``)."""
-    from .index import simplified
-
     values = [a for a in args if isinstance(a, Expr)]
     like = values[0].dtype
     if op.name == "where":
         like = next((a.dtype for a in args[1:] if isinstance(a, Expr)), like)
     full = [a if isinstance(a, Expr) else const(a, like) for a in args]
     dtype = op.scalar(*(a.dtype for a in full), **attrs) if op.scalar else full[0].dtype
-    return simplified(op, tuple(full), dtype, attrs) or expr(op, full, dtype, attrs)
+    return index.simplified(op, tuple(full), dtype, attrs) or expr(op, full, dtype, attrs)
 
 
 # ------------------------------------------------------------------------------------------------ statements
@@ -372,6 +368,8 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
             stack.pop()
     return memo[e]
 
+
+from . import index, node  # noqa: E402  (they need Expr; the names are used in functions)
 
 __all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Prefetch", "Stmt", "Store", "const",
            "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]
