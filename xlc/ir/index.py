@@ -137,15 +137,12 @@ def _join_quotients(p: Polynomial) -> Polynomial:
 def build(p: Polynomial) -> Expr:
     """The canonical expression of a polynomial."""
 
-    def wrap(c: int) -> int:
-        return (c + (1 << 63)) % (1 << 64) - (1 << 63)
-
     if len(p) == 1 and len(next(iter(p))) == 1 and next(iter(p.values())) == 1:
         return next(iter(p))[0]
     add, mul = lookup("add"), lookup("multiply")
     total: Expr | None = None
-    for m, c in sorted(p.items(), key=lambda t: (-len(t[0]), [_key(a) for a in t[0]])):
-        c = wrap(c)
+    for m, c in sorted(p.items(), key=lambda t: (-len(t[0]), [_key(a) for a in t[0]])) if len(p) > 1 else p.items():
+        c = _wrap(c)
         term: Expr | None = None
         for a in m:
             term = a if term is None else loops.expr(mul, (term, a), i64)
@@ -273,7 +270,11 @@ def simplified(op: Op, args: tuple[Expr, ...], dtype: Any, attrs: Mapping[str, A
 
 def _wrapped(p: Polynomial) -> Polynomial:
     """Coefficients as 64-bit integers have them (squares of squares of a constant would have a million digits)."""
-    return {m: w for m, c in p.items() if (w := (c + (1 << 63)) % (1 << 64) - (1 << 63))}
+    return {m: w for m, c in p.items() if (w := _wrap(c))}
+
+
+def _wrap(c: int) -> int:
+    return (c + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _simplified_index(name: str, args: tuple[Expr, ...]) -> Expr | None:

@@ -30,6 +30,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from .op import Op, lookup, register
@@ -106,7 +107,8 @@ _lock = threading.Lock()
 
 def expr(op: Op, args: Sequence[Expr], dtype: DType, attrs: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Expr:
     """The expression with these parts, interned; no inference, no simplification."""
-    attrs = tuple(sorted(attrs.items())) if isinstance(attrs, Mapping) else tuple(attrs)
+    if type(attrs) is not tuple:
+        attrs = tuple(sorted(attrs.items())) if isinstance(attrs, Mapping) else tuple(attrs)
     args = tuple(args)
     key = (op.name, args, dtype.name, attrs)
     with _lock:
@@ -132,7 +134,14 @@ def _free(op: Op, args: tuple[Expr, ...], attrs: tuple[tuple[str, Any], ...]) ->
     return found
 
 
+@lru_cache(1 << 12)
+def _integer(value: int) -> Expr:
+    return expr(CONST, (), i64, (("value", value),))
+
+
 def const(value: Any, dtype: DType = i64) -> Expr:
+    if dtype is i64:
+        return _integer(int(value))
     if dtype.is_float:
         value = float(dtype.numpy.type(value))
         value = value if value == value and value != 0 else node._Bits(value)
