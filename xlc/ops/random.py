@@ -18,7 +18,7 @@ ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
 
-def _block(k0: Any, k1: Any, x0: Any, x1: Any, word: int) -> Any:
+def _block(k0: Any, k1: Any, x0: Any, x1: Any, word: int = 0) -> Any:
     """On Exprs and on arrays of uint32 alike."""
     keys = (k0, k1, k0 ^ k1 ^ PARITY)
     x0, x1 = x0 + k0, x1 + k1
@@ -30,19 +30,19 @@ def _block(k0: Any, k1: Any, x0: Any, x1: Any, word: int) -> Any:
     return (x0, x1)[word]
 
 
-def _array(*arrays: Any, word: int) -> Any:
+def _array(*arrays: Any, word: int = 0) -> Any:
     import numpy as np
 
     with np.errstate(over="ignore"):
         return np.asarray(_block(*arrays, word=word))
 
 
-def _type(*types: Type, word: int) -> Type:
+def _type(*types: Type, word: int = 0) -> Type:
     if len(types) != 4 or any(t != types[0] for t in types) or types[0].dtype is not u32:
         raise XlcTypeError(f"threefry2x32 needs two words of key and two of counter, all u32 of one shape, found {', '.join(map(str, types))}")
     return types[0]
 
 
-threefry2x32 = register(Op("threefry2x32", "elementwise", 4, _type, _array, lambda *dtypes, word: u32, decompose=_block,
-                           vjp=lambda g, y, *args, word: [None] * 4, dtypes=(u32,), samples=((0, 1 << 32),) * 4, exact=True,
+threefry2x32 = register(Op("threefry2x32", "elementwise", 4, _type, _array, lambda *dtypes, word=0: u32, decompose=_block,
+                           vjp=lambda g, y, *args, word=0: [None] * 4, dtypes=(u32,), samples=((0, 1 << 32),) * 4, exact=True,
                            doc="a word of the block of random bits for a key and a counter"))

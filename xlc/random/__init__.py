@@ -11,6 +11,8 @@ The generator is Threefry-2x32 (see ``xlc/ops/random.py``). Floats are float32 u
 
 from __future__ import annotations
 
+from .continuous import cauchy, exponential, gumbel, laplace, logistic, normal, truncated_normal, uniform
 from .keys import bits, fold_in, key, split, threefry2x32
 
-__all__ = ["bits", "fold_in", "key", "split", "threefry2x32"]
+__all__ = ["bits", "cauchy", "exponential", "fold_in", "gumbel", "key", "laplace", "logistic", "normal", "split", "threefry2x32",
+           "truncated_normal", "uniform"]
