@@ -3,8 +3,8 @@
     xlc.numpy.logsumexp(a, axis=1)    ->    jit(lambda x: logsumexp(x, axis=1))(a)
 
 Arrays are arguments of the compiled function; everything else (axes, dtypes, numbers) is part of what is compiled. Elementwise functions
-take Python numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6; others say which kinds of numbers they take
-so (``public(..., numbers=(float,))``).
+take Python numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6; others say which numbers they
+take so: ``public(..., numbers=(float,))``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from .table import WEAK_NUMBERS, call
 from .trace import current, mark
 from .tree import Tree, flatten, unflatten
 
+F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = 1024
 _kept: OrderedDict[Any, Any] = OrderedDict()
 Numbers = tuple[type, ...]  # the types of Python numbers that are arguments
@@ -43,8 +44,13 @@ def public(name: str, f: Callable[..., Any], *, numbers: Numbers = ()) -> Callab
         return _run(name, f, args, kwargs, numbers)
 
     wrapped.__name__ = wrapped.__qualname__ = name
-    wrapped.__module__ = "xlc.numpy"
+    wrapped.__module__ = f.__module__.rpartition(".")[0] or f.__module__
     return wrapped
+
+
+def exported(*, numbers: Numbers = ()) -> Callable[[F], F]:
+    """``public`` as a decorator, under the function's own name."""
+    return lambda f: public(f.__name__, f, numbers=numbers)  # type: ignore[return-value]
 
 
 def _run(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: Numbers) -> Any:

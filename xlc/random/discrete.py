@@ -15,7 +15,6 @@ from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, wrap
 from ..frontend.axes import dtype_from, one_axis, shape_of, size_of
 from ..frontend.elementwise import broadcast, broadcast_shapes, broadcast_to, cast, emit, literal, show_shape
-from ..frontend.trace import describe
 from ..ir.node import Node, full
 from ..ir.types import DTYPES, Dim, DType, bool_, f32, i64, u64
 from ..numpy.index import argsort, take, take_along_axis
@@ -78,9 +77,11 @@ def randint(key: Any, lo: Any, hi: Any, *, shape: Any = None, dtype: Any = np.in
 
 
 def _bound(value: Any, name: str, least: int, most: int, wide: DType, less: bool = False) -> Node:
-    """An inclusive bound; ``less``: of one more than that."""
+    """An inclusive bound in the range of the dtype; ``less``: from one that is greater by 1."""
     if isinstance(value, int):
-        return literal(min(max(value, least), most), wide)
+        if not least <= value <= most:
+            raise XlcValueError(f"randint: {name} is out of the range of the dtype; expected lo >= {least} and hi <= {most + 1}")
+        return literal(value, wide)
     node = lift(value).node
     if not node.dtype.is_int:
         raise XlcTypeError(f"randint: {name} must be an integer, found {node.type}; convert with astype(int)")
@@ -109,7 +110,7 @@ def permutation(key: Any, x: Any, *, axis: int = 0, independent: bool = False) -
     array = lift(x)
     if not array.ndim:
         hint = "; a length must be known while tracing: declare it with static_argnames=" if isinstance(x, Tracer) else ""
-        raise XlcTypeError(f"permutation takes an integer or an array with axes, found {describe(x)}{hint}")
+        raise XlcTypeError(f"permutation takes an integer or an array with axes, found {array.node.type}{hint}")
     at = one_axis(axis, array.ndim)
     if independent:
         return take_along_axis(array, argsort(wrap(random_words(key, array.node.shape, 64)), at), at)

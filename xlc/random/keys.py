@@ -12,30 +12,24 @@ JAX gives the same bits (``jax_threefry_partitionable``, which is its default).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ..errors import XlcOverflowError, XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, wrap
 from ..frontend.axes import dtype_from, shape_of
-from ..frontend.eager import public
+from ..frontend.eager import exported
 from ..frontend.elementwise import broadcast, broadcast_shapes, cast, emit, show_shape
 from ..frontend.trace import describe
 from ..ir.node import Node, full
 from ..ir.types import DTYPES, Size, Type, product, u32, u64
 
-F = TypeVar("F", bound=Callable[..., Any])
 WORD = 0xFFFFFFFF
 
 
-def drawing(f: F) -> F:
-    """The public form of a function: its floats (a rate, a bound) are arguments of what is compiled, its other numbers are part of it."""
-    wrapped = public(f.__name__, f, numbers=(float,))
-    wrapped.__module__ = "xlc.random"
-    return wrapped  # type: ignore[return-value]
-
+# Floats (a rate, a bound) are arguments of what is compiled; sizes are part of it.
+drawing = exported(numbers=(float,))
 
 # ------------------------------------------------------------------------------------------------ words
 
@@ -135,19 +129,13 @@ def split(key: Any, n: Any = 2) -> Any:
     return stacked(block(key_words(key, shape), counters(shape)))
 
 
-def _fold_in(key: Any, data: Any) -> Any:
+@exported(numbers=(int,))
+def fold_in(key: Any, data: Any) -> Any:
+    """A new key out of a key and an integer, such as the number of a step, which may be traced."""
     number = lift(data).node
     if not number.dtype.is_int or number.rank:
         raise XlcTypeError(f"fold_in takes one integer, such as the number of a step, found {number.type}")
     return stacked(block(key_words(key, ()), _words_of(number)))
-
-
-_folded = public("fold_in", _fold_in, numbers=(int,))
-
-
-def fold_in(key: Any, data: Any) -> Any:
-    """A new key out of a key and an integer, such as the number of a step, which may be traced."""
-    return _folded(key, data)
 
 
 @drawing
