@@ -4,8 +4,8 @@
     @xlc.jit
     def loss(w): return xlc.nn.cross_entropy(x @ w, labels).mean()
 
-Those that deserve a place of their own in a graph are one operator (see ``xlc/ops/composite.py``), so that what belongs together is fused as
-one piece; the others are written with the functions of ``xlc.numpy``, and fused all the same.
+Those that deserve a place of their own in a graph are one operator (see ``xlc/ops/composite.py``), so that what belongs together is fused
+as one piece; the others are written with the functions of ``xlc.numpy``, and fused all the same.
 """
 
 from . import init

@@ -15,8 +15,8 @@ from .functions import _public
 
 @_public
 def embedding(table: Any, ids: Any) -> Any:
-    """table[ids]. Negative ids count from the end; those out of range give the first or the last row, as in JAX. The gradient adds the rows'
-    cotangents to zeros one after another, in the order of the ids, so that it is the same in every run."""
+    """table[ids]. Negative ids count from the end; those out of range give the first or the last row, as in JAX. The gradient adds the
+    rows' cotangents to zeros one after another, in the order of the ids, so that it is the same in every run."""
     t, i = lift(table), lift(ids)
     if not i.node.dtype.is_int:
         raise XlcTypeError(f"embedding expects integer ids, found {i.node.type}; convert with astype(int)")

@@ -27,6 +27,11 @@ def _floats(*values: Any) -> list[Node]:
     return [cast(t.node, dtype) for t in tracers]
 
 
+def _arrays(*values: Any) -> list[Tracer]:
+    """Traced values of the one float dtype to which the values promote."""
+    return [wrap(n) for n in _floats(*values)]
+
+
 def _float(dtype: DType) -> DType:
     return dtype if dtype.is_float else f64
 
@@ -57,7 +62,7 @@ def relu6(x: Any) -> Any:
 @_public
 def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Any:
     """x where x >= 0, negative_slope * x below. A. Maas et al., ICML 2013."""
-    tracer = wrap(*_floats(x))
+    (tracer,) = _arrays(x)
     return wrap(emit("where", (tracer >= 0).node, tracer.node, cast((tracer * negative_slope).node, tracer.node.dtype)))
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from .. import numpy as np
 from ..errors import XlcValueError
-from ..frontend.array import Tracer, wrap
+from ..frontend.array import Tracer
 from ..frontend.axes import integer
 from ..frontend.elementwise import show_shape
 from ..ir.types import dtype_of
-from .functions import _floats, _number, _public
+from .functions import _arrays, _number, _public
 
 
 def _wide(x: Tracer) -> Tracer:
@@ -24,8 +24,7 @@ def _wide(x: Tracer) -> Tracer:
 
 def _prepared(name: str, x: Any, least: int, **channels: Any) -> tuple[Any, Any, list[Any]]:
     """x as it is, x and the values per channel as they are computed with."""
-    values = [wrap(n) for n in _floats(x, *channels.values())]
-    x, rest = values[0], values[1:]
+    x, *rest = _arrays(x, *channels.values())
     if x.ndim < least:
         raise XlcValueError(f"{name} expects x of shape (batch, ..., channels), found {show_shape(x.node.shape)}")
     for key, v in zip(channels, rest, strict=True):
@@ -46,12 +45,14 @@ def _scaled(x: Any, mean: Any, var: Any, eps: Any, scale: Any, bias: Any) -> Any
 
 
 @_public
-def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, eps: float = 1e-5, training: bool = False, momentum: Any = 0.1) -> Any:
+def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, eps: float = 1e-5, training: bool = False,
+               momentum: Any = 0.1) -> Any:
     """(x - mean) / sqrt(var + eps) * scale + bias for x (batch, ..., channels), all others (channels,).
 
     ``training=True`` normalises by the mean and the variance of x over all dimensions but the last, through which gradients flow, and gives
-    (y, new_mean, new_var), where new = (1 - momentum) * old + momentum * that of x, as in PyTorch (Keras counts the other way round: its 0.99
-    is 0.01 here). The variance that is remembered is the unbiased one, with n - 1 for n. S. Ioffe and C. Szegedy, arXiv:1502.03167."""
+    (y, new_mean, new_var), where new = (1 - momentum) * old + momentum * that of x, as in PyTorch (Keras counts the other way round: its
+    0.99 is 0.01 here). The variance that is remembered is the unbiased one, with n - 1 for n. S. Ioffe and C. Szegedy,
+    arXiv:1502.03167."""
     x, wide, (s, b, m, v) = _prepared("batch_norm", x, 2, scale=scale, bias=bias, mean=mean, var=var)
     if not training:
         return np.astype(_scaled(wide, m, v, eps, s, b), x.dtype)
@@ -66,16 +67,16 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, eps: float
 
 @_public
 def instance_norm(x: Any, scale: Any, bias: Any, *, eps: float = 1e-5) -> Any:
-    """Every channel of every example, (batch, ..., channels), normalised over the dimensions between; scale and bias (channels,). D. Ulyanov
-    et al., arXiv:1607.08022."""
+    """Every channel of every example, (batch, ..., channels), normalised over the dimensions between; scale and bias (channels,). D.
+    Ulyanov et al., arXiv:1607.08022."""
     x, wide, (s, b) = _prepared("instance_norm", x, 3, scale=scale, bias=bias)
     return np.astype(_scaled(wide, *_moments(wide, tuple(range(1, x.ndim - 1))), eps, s, b), x.dtype)
 
 
 @_public
 def group_norm(x: Any, scale: Any, bias: Any, *, groups: int, eps: float = 1e-5) -> Any:
-    """The channels of every example, (batch, ..., channels), in ``groups`` groups of neighbours, each normalised over the dimensions between
-    and over its channels; scale and bias (channels,). Y. Wu and K. He, arXiv:1803.08494."""
+    """The channels of every example, (batch, ..., channels), in ``groups`` groups of neighbours, each normalised over the dimensions
+    between and over its channels; scale and bias (channels,). Y. Wu and K. He, arXiv:1803.08494."""
     x, wide, (s, b) = _prepared("group_norm", x, 2, scale=scale, bias=bias)
     channels, n = x.shape[-1], integer(groups, "groups")
     if n < 1 or channels % n != 0:

@@ -12,16 +12,16 @@ from typing import Any
 
 from .. import numpy as np
 from ..errors import XlcTypeError, XlcValueError
-from ..frontend.array import Tracer, wrap
+from ..frontend.array import Tracer
 from ..frontend.elementwise import show_shape
-from .functions import _floats, _public
+from .functions import _arrays, _public
 
 
 def _checked(name: str, w: Tracer, x: Tracer, h: Tracer, gates: int) -> None:
     expected = (x.node.shape[-1] + h.node.shape[-1], gates * h.node.shape[-1])
     if w.node.shape != expected:
-        raise XlcValueError(f"{name} of x {show_shape(x.node.shape)} and h {show_shape(h.node.shape)} expects w of shape (in + hidden, {gates} "
-                            f"hidden) = {show_shape(expected)}, found {show_shape(w.node.shape)}")
+        raise XlcValueError(f"{name} of x {show_shape(x.node.shape)} and h {show_shape(h.node.shape)} expects w of shape (in + hidden, "
+                            f"{gates} hidden) = {show_shape(expected)}, found {show_shape(w.node.shape)}")
 
 
 @_public
@@ -38,7 +38,7 @@ def lstm_cell(x: Any, state: Any, w: Any, b: Any, *, peephole: Any = None, coupl
     if not isinstance(state, (tuple, list)) or len(state) != 2:
         raise XlcTypeError("lstm_cell expects the state as a pair (h, c)")
     extra = () if peephole is None else (peephole,)
-    x, h, c, w, b, *peep = (wrap(n) for n in _floats(x, *state, w, b, *extra))
+    x, h, c, w, b, *peep = _arrays(x, *state, w, b, *extra)
     gates = 3 if coupled else 4
     _checked("lstm_cell", w, x, h, gates)
     if peep and peep[0].node.shape != (gates - 1, h.node.shape[-1]):
@@ -61,10 +61,10 @@ def gru_cell(x: Any, h: Any, w: Any, b: Any, *, reset_after: bool = True) -> Any
         r, z, n = x @ w[:in] + b[0];  r', z', n' = h @ w[in:] + b[1]           w (in + hidden, 3 hidden), b (2, 3 hidden)
         r = sigmoid(r + r');  z = sigmoid(z + z');  n = tanh(n + r * n');  h' = (1 - z) * n + z * h
 
-    A b of shape (3 hidden) stands for (b, 0). This is PyTorch's and cuDNN's form. ``reset_after=False`` has the form of the paper, where the
-    reset gate multiplies h before the contraction: n = tanh(n + (r * h) @ w[in:, 2 hidden:]), with b (3 hidden). K. Cho et al.,
+    A b of shape (3 hidden) stands for (b, 0). This is PyTorch's and cuDNN's form. ``reset_after=False`` has the form of the paper, where
+    the reset gate multiplies h before the contraction: n = tanh(n + (r * h) @ w[in:, 2 hidden:]), with b (3 hidden). K. Cho et al.,
     arXiv:1406.1078."""
-    x, h, w, b = (wrap(n) for n in _floats(x, h, w, b))
+    x, h, w, b = _arrays(x, h, w, b)
     _checked("gru_cell", w, x, h, 3)
     size, hidden = x.shape[-1], h.shape[-1]
     if b.ndim == 2 and not reset_after:

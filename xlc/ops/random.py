@@ -34,12 +34,14 @@ def _array(*arrays: Any, word: int = 0) -> Any:
     import numpy as np
 
     with np.errstate(over="ignore"):
-        return np.asarray(_block(*arrays, word=word))
+        k0, k1, x0, x1 = arrays
+        return np.asarray(_block(k0, k1, x0, x1, word))
 
 
 def _type(*types: Type, word: int = 0) -> Type:
     if len(types) != 4 or any(t != types[0] for t in types) or types[0].dtype is not u32:
-        raise XlcTypeError(f"threefry2x32 needs two words of key and two of counter, all u32 of one shape, found {', '.join(map(str, types))}")
+        raise XlcTypeError("threefry2x32 needs two words of key and two of counter, all u32 of one shape, found "
+                           f"{', '.join(map(str, types))}")
     return types[0]
 
 

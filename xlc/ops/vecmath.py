@@ -43,5 +43,5 @@ rsqrt = by_width(vecmath_wide.rsqrt, vecmath_pow.rsqrt)
 pow = by_width(vecmath_wide.pow, vecmath_pow.pow)
 
 __all__ = ["acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "exp2",
-           "expit", "expm1", "floor_divide", "gelu", "gelu_tanh", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "pow", "remainder", "rsqrt",
-           "silu", "sin", "sinh", "softplus", "tan", "tanh"]
+           "expit", "expm1", "floor_divide", "gelu", "gelu_tanh", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "pow",
+           "remainder", "rsqrt", "silu", "sin", "sinh", "softplus", "tan", "tanh"]

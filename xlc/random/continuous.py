@@ -2,8 +2,8 @@
 
     normal(key, 0.0, 2.0, shape=(3,))   ->   erfinv(uniform bits in (-1, 1)) * sqrt(2) * 2.0
 
-Each is one monotone function of one uniform number, so that an element costs one block of the generator, and a draw is differentiable in its
-parameters. A uniform number has the bits of the mantissa: 23 in float32 and 52 in float64, so that normal numbers end at 5.4 and 8.1
+Each is one monotone function of one uniform number, so that an element costs one block of the generator, and a draw is differentiable in
+its parameters. A uniform number has the bits of the mantissa: 23 in float32 and 52 in float64, so that normal numbers end at 5.4 and 8.1
 standard deviations. Halves are drawn in float32 and rounded, except for ``uniform``.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import XlcTypeError
 from ..frontend.array import lift, wrap
 from ..frontend.axes import dtype_from, shape_of
-from ..frontend.elementwise import PYTHON, broadcast, broadcast_shapes, broadcast_to, cast, emit, literal
+from ..frontend.elementwise import PYTHON, broadcast_shapes, broadcast_to, cast, emit, literal
 from ..frontend.trace import describe
 from ..ir.node import Node, full
 from ..ir.types import DTYPES, DType, Size, Type, f32

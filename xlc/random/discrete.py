@@ -102,9 +102,9 @@ def _below(key: Any, span: Node) -> Node:
 
 @drawing
 def permutation(key: Any, x: Any, *, axis: int = 0, independent: bool = False) -> Any:
-    """0, 1, ..., x-1 in random order, int64; or the array x with what lies along ``axis`` in random order, where ``independent`` gives every
-    line along that axis an order of its own. The order is that of random words of 64 bits, so that all orders are equally likely but for
-    words that are equal (of a million, with probability 3e-8)."""
+    """0, 1, ..., x-1 in random order, int64; or the array x with what lies along ``axis`` in random order, where ``independent`` gives
+    every line along that axis an order of its own. The order is that of random words of 64 bits, so that all orders are equally likely
+    but for words that are equal (of a million, with probability 3e-8)."""
     if isinstance(x, (int, np.integer, Dim)):
         return argsort(wrap(random_words(key, (size_of(x, "the length of a permutation"),), 64)))
     array = lift(x)

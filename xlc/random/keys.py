@@ -5,8 +5,8 @@
     bits(sub, shape=(3,))               %0 = iota; %1 = threefry2x32(sub[0], sub[1], 0, %0) {word=0} ^ threefry2x32(...) {word=1}
 
 Element i, counted in row-major order, is made of the key and of i as a counter of 64 bits: (i >> 32, i & 0xffffffff). So it depends neither
-on the other elements nor on how loops are cut. Words of 32 bits are the exclusive or of the two words of a block, those of 64 bits are both.
-JAX gives the same bits (``jax_threefry_partitionable``, which is its default).
+on the other elements nor on how loops are cut. Words of 32 bits are the exclusive or of the two words of a block, those of 64 bits are
+both. JAX gives the same bits (``jax_threefry_partitionable``, which is its default).
 """
 
 from __future__ import annotations
