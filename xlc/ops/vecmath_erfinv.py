@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ..ir.loops import Expr
 from ..ir.types import f32, f64
-from .vecmath_core import INF, NAN, absolute, cast, constants, fma, sqrt, where, with_sign
+from .vecmath_core import INF, NAN, absolute, cast, constants, fma, sqrt, two_product, where, with_sign
 from .vecmath_log import log
 from .vecmath_wide import log64
 
@@ -23,15 +23,16 @@ NEAR = (0.8862269274662614, 0.23201355573682253, 0.011550336909649522, -0.002338
         3.3589921863820696e-10)
 FAR = (-3.756174952971426, 15.438158625562176, -22.31362184068911, 18.961874734039412, -10.130785720911094, 3.6097859099144465,
        -0.8757393919553357, 0.14349825750784748, -0.015242016935528188, 0.0009492649601545307, -2.634861932862278e-05)
-# For f64, about a middle: on [0, 7] and on [sqrt(7), 6.01]; the first coefficient of the latter, and what it misses
+# For f64, about a middle: on [0, 7] and on [sqrt(7), 6.01]; the value there, what that misses, and the other coefficients
 EDGE_64, MIDDLE_NEAR, MIDDLE_FAR = 7.0, 3.5, 4.328
-NEAR_FIRST, FAR_FIRST, FAR_MISSED = 1.742829922065944, 4.171005784852735, 2.0868340402345116e-16
-NEAR_64 = (0.23535840920787862, -0.006717066587672152, -0.00048128346331883723, 0.00015856231501478477, -1.5798453671754423e-05,
-           -3.823684491447093e-07, 3.216822051770728e-07, -3.687231315464651e-08, -7.044080041097169e-10, 7.44754587716997e-10,
-           -8.611095708964875e-11, -1.9220184575067128e-12, 1.7979253122922574e-12, -2.029313066414132e-13, -5.24497773385639e-15,
-           4.3979176125052226e-15, -5.579262163632118e-16, -1.0987732070995114e-17, 1.8855297764859167e-17, -1.6529958254594553e-18,
-           -6.016373054356122e-19, 5.370695971680801e-20, 2.2812255069540932e-20, -9.86027359126676e-22, -6.250148287758071e-22,
-           9.375230728192431e-24, 7.778932060396805e-24)
+NEAR_FIRST, NEAR_MISSED = 1.742829922065944, 3.2572359647623327e-17
+FAR_FIRST, FAR_MISSED = 4.171005784852735, 2.0868340402345116e-16
+NEAR_64 = (0.2353584092078791, -0.006717066587673048, -0.0004812834633235319, 0.00015856231501886804, -1.5798453657905404e-05,
+           -3.823684564562206e-07, 3.216821861646179e-07, -3.68723063552502e-08, -7.043933060737757e-10, 7.447508259584573e-10,
+           -8.61180406700418e-11, -1.9206829684708602e-12, 1.8001828880011858e-12, -2.0324892004058906e-13, -5.737077129388734e-15,
+           4.4496041601070386e-15, -4.834162242548068e-16, -1.676056719638334e-17, 1.1024223378569649e-17, -1.2178174666761115e-18,
+           -4.1237461590020627e-20, 3.254835696299695e-20, -3.233098148272699e-21, -3.8701935240824077e-22, 8.3784129208481e-23,
+           1.8740293466569795e-24, -7.927642032963947e-25)
 FAR_64 = (1.0100787620736988, 0.0005779539840775736, -0.0005454179064763193, 0.00018890348708188853, -5.5295561256733714e-05,
           1.7284395513391958e-05, -7.198460879418388e-06, 3.922478052551517e-06, -2.2109343258089887e-06, 1.0880076415268273e-06,
           -4.203871300088881e-07, 1.0527347415486444e-07, 5.067119496580597e-10, -1.668178693576443e-08, 9.562407262620213e-09,
@@ -63,14 +64,16 @@ def single(x: Expr) -> Expr:
 
 
 def double(x: Expr) -> Expr:
-    """Beyond the edge |x| is nearly 1, so that what it takes away from G is a small term, as is what sqrt(w) was rounded by."""
+    """The first coefficient times x is exact; the rest is small beside it. Beyond the edge |x| is nearly 1, so that what it takes away from
+    G is a small term, as is what sqrt(w) was rounded by."""
     a = absolute(x)
     w = -log(fma(-x, x, 1.0))
     far = w > EDGE_64
     s = sqrt(w)
     t = where(far, s - MIDDLE_FAR, w - MIDDLE_NEAR)
     slope = _chosen(far, t, NEAR_64, FAR_64)
-    g = fma(slope, t, constants(far, FAR_FIRST, NEAR_FIRST, t))
+    product, rest = two_product(a, NEAR_FIRST)
+    near = product + fma(a, fma(slope, t, NEAR_MISSED), rest)
     missed = fma(-s, s, w) / (s + s) + FAR_MISSED
-    beyond = FAR_FIRST + fma(slope, t, fma(g, a - 1, missed))
-    return _defined(x, where(far, with_sign(beyond, x), x * g))
+    beyond = FAR_FIRST + fma(slope, t, fma(fma(slope, t, FAR_FIRST), a - 1, missed))
+    return _defined(x, with_sign(where(far, beyond, near), x))
