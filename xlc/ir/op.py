@@ -49,6 +49,13 @@ class Op:
     vjp(g, y, *args, **attrs) -> list              cotangents of the arguments (None: not differentiable in it)
     jvp(tangents, y, *args, **attrs) -> Node       tangent of the result; derived from vjp or linearity where absent
     batch(args, batched, **attrs) -> (Node, axis)  batching rule, where the kind's does not serve
+    results(*types, **attrs) -> types              operators with several results: the types of all of them. The node of result i has the
+                                                   attribute ``output=i``; ``infer`` is derived, ``numpy`` gives a list of all results,
+                                                   and these rules serve all results of one call at once:
+    vjp_all(gs, needed, *args, **attrs) -> list    cotangents of the arguments, from those of the results (None: zero); those of
+                                                   arguments that are not ``needed`` may be None
+    jvp_all(tangents, *args, **attrs) -> list      tangents of the results from those of the arguments (None: zero)
+    batch_all(size, args, batched, **attrs) -> (list[Node], list[bool])   a batched argument or result has the mapped axis first
     decompose(*args, **attrs)                      the same value in other operators. Elementwise: on Exprs, used where a backend
                                                    does not list the op. Composite: on Nodes, used by the pass ``decompose``.
     dtypes                                         the dtypes that its (first) argument may have
@@ -68,10 +75,18 @@ class Op:
     jvp: Callable[..., Any] | None = field(repr=False, default=None)
     batch: Callable[..., Any] | None = field(repr=False, default=None)
     decompose: Callable[..., Any] | None = field(repr=False, default=None)
+    results: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
+    vjp_all: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
+    jvp_all: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
+    batch_all: Callable[..., Any] | None = field(repr=False, default=None)
     dtypes: tuple[Any, ...] = ()
     samples: tuple[tuple[float, float], ...] = ()
     exact: bool = False
     doc: str = ""
+
+    def __post_init__(self) -> None:
+        if (results := self.results) is not None:
+            object.__setattr__(self, "infer", lambda *types, output, **attrs: results(*types, **attrs)[output])
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         from .loops import Expr, scalar_apply
