@@ -14,9 +14,9 @@ import numpy as np
 
 from xlc.errors import XlcError, XlcIndexError, XlcTypeError, XlcValueError
 
+from . import plan as plans
 from .loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, walk
 from .node import Graph, Node, call_of
-from . import plan as plans
 from .plan import Branch, Launch, Plan
 from .types import Dim, Type, dtype_of, evaluate
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from . import loops
+from . import plan as plans
 from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store
 from .node import Array
 from .op import Op
 from .parse import Values, number_of
-from . import plan as plans
 from .plan import PLACES, Branch, Entry, Launch, Plan, Slot
 from .types import DTYPES, DType, bool_, i64
 

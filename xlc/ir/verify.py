@@ -15,10 +15,10 @@ from random import Random
 from typing import Any, NoReturn
 
 from ..errors import XlcValueError
+from . import plan as plans
 from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, statements, walk
 from .loops import size as size_expr
 from .node import Graph, Node, bodies
-from . import plan as plans
 from .plan import ALIGNMENT, PLACES, Branch, Entry, Launch, Plan, Slot
 from .prove import Prover, flat_index
 from .races import Access, conflicts, replay, works_in_place

@@ -224,7 +224,8 @@ class EntryEmitter(Values):
         self.enter()
         self.inside(x.body, [*inputs[:x.fixed], *now, *stacked], [*following, *into], outputs[-1])
         self.leave()
-        self.stream += [f"  br label %{body}.end", f"{body}.end:", f"  {count}.more = add i64 {count}, 1", f"  br label %{head}", f"{after}:"]
+        self.stream += [f"  br label %{body}.end", f"{body}.end:", f"  {count}.more = add i64 {count}, 1", f"  br label %{head}",
+                        f"{after}:"]
         for j in x.swapped:
             self.copy(home[j], now[j], slots[x.outputs[j]].type.bytes)
 
