@@ -22,7 +22,8 @@ from ..ir.node import Node, full, parameter
 from ..ir.op import lookup
 from ..ir.types import Type
 from ..run.native import Dispatcher
-from ..transform.grad import cotangents, substitute
+from ..transform.calls import substitute
+from ..transform.grad import cotangents
 from .array import Storage, Tracer, lift
 from .elementwise import cast, show_shape
 from .jit import jit, names_of
