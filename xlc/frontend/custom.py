@@ -18,8 +18,8 @@ from ..transform.calls import substitute
 from ..transform.custom import custom_call
 from .array import Tracer, lift
 from .elementwise import cast
-from .grad import what
 from .trace import current
+from .transformed import what
 from .tree import NONE, flatten, unflatten
 
 __all__ = ["custom_vjp"]
