@@ -20,7 +20,7 @@ from ..errors import XlcTypeError, XlcValueError
 from ..ir.node import Graph, Node, full, outputs, parameter
 from ..ir.op import lookup
 from ..ir.types import Dim, Size, Type, bool_, i64
-from ..transform.grad import substitute
+from ..transform.calls import substitute
 from .array import Tracer, lift
 from .elementwise import cast, result_dtype
 from .jit import jit, names_of

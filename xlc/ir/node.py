@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -153,9 +153,17 @@ def outputs(op: Op, args: Sequence[Node], **attrs: Any) -> list[Node]:
     return [make(op, args, t, {**attrs, "output": i}) for i, t in enumerate(types)]
 
 
-def call_of(n: Node) -> tuple[Any, ...]:
-    """What is equal for the results of one call and differs between calls."""
-    return n.op, n.args, tuple([a for a in n.attrs if a[0] != "output"])
+class Call(NamedTuple):
+    """What the outputs of one call of an operator with several have in common."""
+
+    op: Op
+    args: tuple[Node, ...]
+    attrs: tuple[tuple[str, Any], ...]
+
+
+def call_of(node: Node) -> Call:
+    """The call that the node is an output of."""
+    return Call(node.op, node.args, tuple([a for a in node.attrs if a[0] != "output"]))
 
 
 def full_like(like: Node | None, value: Any) -> Node:
