@@ -114,8 +114,8 @@ Entry = Launch | Loop | Branch
 
 @dataclass(frozen=True)
 class Plan:
-    """``launches`` run in order. ``kernels`` holds each distinct kernel once, those of inner plans too. ``lower_bound`` is the largest set of bytes
-    alive at once (the least any arena can be for this order of launches). ``donated`` lists (result index, parameter index) pairs that share memory."""
+    """``kernels`` holds each distinct kernel once, those of inner plans too. ``lower_bound`` is the largest set of bytes alive at once (the
+    least any arena can be for this order of launches). ``donated`` lists (result index, parameter index) pairs that share memory."""
 
     name: str
     sizes: tuple[str, ...]

@@ -14,6 +14,7 @@ rows of further results, which are stacked. With ``reverse`` the rows are visite
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,5 +78,18 @@ def _switch_arrays(index: np.ndarray, *operands: np.ndarray, branches: tuple[Any
     return found
 
 
-loop = register(Op("loop", "control", None, numpy=_loop_arrays, results=_loop_types, doc="the same graph again and again"))
-switch = register(Op("switch", "control", None, numpy=_switch_arrays, results=_switch_types, doc="one of several graphs"))
+def _rule(module: str, name: str) -> Callable[..., Any]:
+    """A rule of a transform, which works on the graphs of bodies and so is part of it."""
+
+    def rule(*args: Any, **attrs: Any) -> Any:
+        from xlc.transform import branches, loops
+
+        return getattr(loops if module == "loops" else branches, name)(*args, **attrs)
+
+    return rule
+
+
+loop = register(Op("loop", "control", None, numpy=_loop_arrays, results=_loop_types, vjp_all=_rule("loops", "vjp"),
+                   jvp_all=_rule("loops", "jvp"), batch_all=_rule("loops", "batch"), doc="the same graph again and again"))
+switch = register(Op("switch", "control", None, numpy=_switch_arrays, results=_switch_types, vjp_all=_rule("branches", "vjp"),
+                     jvp_all=_rule("branches", "jvp"), batch_all=_rule("branches", "batch"), doc="one of several graphs"))

@@ -3,10 +3,10 @@
     %0 = loop(%w, %h, %xs) {body=step, ...}      ->      %w2 = copy(transpose(%w))          invariant: computed once
                                                          %0 = loop(%w2, %h, %xs) {body=step', ...}
 
-``bodies(graph, compile)`` goes through the calls of control flow in a graph. Results that nobody needs, and what they alone need, are left
+``bodies(graph, passes)`` goes through the calls of control flow in a graph. Results that nobody needs, and what they alone need, are left
 out; a carry that never changes is passed as it is; loops over the same things, of which one carries all that the other does, become one
-(so a loop and the same loop that also gives what its gradient needs run once). Each body is then compiled on its own (``compile``: Graph ->
-Graph, the list of passes), once, and what is dear in it and the same in every iteration moves in front of the loop.
+(so a loop and the same loop that also gives what its gradient needs run once). Each body is then compiled on its own (``passes``: Graph ->
+Graph, the whole list), once, and what is dear in it and the same in every iteration moves in front of the loop.
 
 Invariant established: every body is a graph on which all passes have run.
 """
@@ -22,7 +22,7 @@ from ..ir.node import Graph, Node, call_of, make, outputs, parameter
 Compile = Callable[[Graph], Graph]
 
 
-def bodies(graph: Graph, compile: Compile) -> Graph:
+def bodies(graph: Graph, passes: Compile) -> Graph:
     """The graph with every body of control flow compiled."""
     if not any(n.op.kind == "control" for n in graph.nodes()):
         return graph
@@ -31,7 +31,7 @@ def bodies(graph: Graph, compile: Compile) -> Graph:
 
     def compiled(body: Graph) -> Graph:
         if body not in done:
-            done[body] = compile(body)
+            done[body] = passes(body)
         return done[body]
 
     return _on_calls(graph, lambda call: _compiled(call, compiled))
