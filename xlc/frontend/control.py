@@ -99,7 +99,7 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     The carry keeps its nesting, shapes and dtypes. With ``reverse`` rows are visited from the last to the first, and the ys lie in the
     places of their xs. Raises XlcTypeError for a carry that changes, XlcValueError for first sizes that differ."""
     if current() is None:
-        return _at_once(lambda init, xs: scan(f, init, xs, length, reverse), init, xs)  # type: ignore[no-any-return]
+        return _at_once(lambda init, xs: scan(f, init, xs, length, reverse), init, xs)
     mark()
     rows = _Values("xs", xs)
     return _scan("scan: f", f, _Values("init", init), rows, _length(rows, length), bool(reverse))

@@ -56,7 +56,7 @@ class Trace:
 
     def enclose(self, owner: Trace, node: Node) -> Node | None:
         """What stands here for a node of the trace ``owner``; None where that is none of the traces around this one."""
-        outer = node if self.around is owner else self.around and self.around.enclose(owner, node)
+        outer = node if self.around is owner else None if self.around is None else self.around.enclose(owner, node)
         if outer is None or (not outer.args and outer.op.name != "parameter"):
             return outer  # numbers and arrays are the same everywhere
         if outer not in self.enclosed:

@@ -184,9 +184,9 @@ class Values(Tokens):
                 known = self.of("name", "the name of a graph")
                 return self.graphs.get(known) or self.fail(f"a graph named {known} to be written out before this")
             self.at -= 1
-            inner = _GraphParser.inside(self)
-            self.graphs[inner.name] = inner
-            return inner
+            graph = _GraphParser.inside(self)
+            self.graphs[graph.name] = graph
+            return graph
         if name == "op":
             return self.operator(self.of("name"))
         return {"True": True, "true": True, "False": False, "false": False, "None": None, "inf": float("inf"), "nan": float("nan")}[name]

@@ -23,7 +23,8 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count
 from math import isnan
 from typing import Any
 
@@ -86,7 +87,7 @@ def print_array(array: Array) -> str:
     return f"{head}@{digest(array)}"
 
 
-def print_value(value: Any, indent: str = "", inner: _Inner | None = None) -> str:
+def print_value(value: Any, indent: str = "", inner: dict[int, str] | None = None) -> str:
     """An attribute value. ``inner`` names the graphs that have been written out before it."""
     if isinstance(value, (bool, int)) or value is None:
         return str(value)
@@ -104,41 +105,25 @@ def print_value(value: Any, indent: str = "", inner: _Inner | None = None) -> st
     if isinstance(value, Array):
         return print_array(value)
     if isinstance(value, Graph):
-        return _print_inner(value, indent + "  ", _Inner() if inner is None else inner)
+        return _print_inner(value, indent + "  ", {} if inner is None else inner)
     if isinstance(value, Op):
         return f"op {value.name}"
     return f"<{type(value).__name__} {getattr(value, '__qualname__', '')}>"
 
 
-class _Inner:
-    """The graphs inside attributes of one text: the name of each, which is its own."""
-
-    def __init__(self) -> None:
-        self.names: dict[int, str] = {}
-        self.taken: set[str] = set()
+_Inner = dict[int, str]  # the graphs inside attributes of one text, by id: the name of each, which is its own
 
 
 def _print_inner(graph: Graph, indent: str, inner: _Inner) -> str:
-    name = inner.names.get(id(graph))
-    if name is not None:
-        return f"graph {name}"
-    name = inner.names[id(graph)] = distinct(_identifier(graph.name), inner.taken)
+    if id(graph) in inner:
+        return f"graph {inner[id(graph)]}"
+    name = inner[id(graph)] = distinct(_identifier(graph.name), set(inner.values()))
     return _print_graph(graph, indent, True, name, inner)
 
 
-def distinct(stem: str, taken: set[str]) -> str:
-    """The stem, or the stem with the first number that makes it a new name. It is taken then."""
-    name, k = stem, 1
-    while name in taken:
-        k += 1
-        name = f"{stem}_{k}"
-    taken.add(name)
-    return name
-
-
-def _attrs(attrs: Iterable[tuple[str, Any]], indent: str, inner: _Inner | None = None) -> str:
-    text = ", ".join([f"{k}={print_value(v, indent, inner)}" for k, v in attrs])
-    return f" {{{text}}}" if text else ""
+def distinct(stem: str, taken: Collection[str]) -> str:
+    """The stem, or the stem with the first number that makes it a new name."""
+    return stem if stem not in taken else next(name for k in count(2) if (name := f"{stem}_{k}") not in taken)
 
 
 # ------------------------------------------------------------------------------------------------ graphs
@@ -151,11 +136,10 @@ def _identifier(name: str) -> str:
 
 def parameter_names(params: Sequence[Node]) -> list[str]:
     """A distinct text name for each parameter, never a bare number."""
-    taken: set[str] = set()
-    out = []
+    out: list[str] = []
     for p in params:
         stem = _identifier(p["name"] if p.op.name == "parameter" else p.op.name)
-        out.append(distinct(f"p{stem}" if stem.isdigit() else stem, taken))
+        out.append(distinct(f"p{stem}" if stem.isdigit() else stem, out))
     return out
 
 
@@ -166,7 +150,7 @@ def _typed_parameter(text: str, p: Node) -> str:
 
 def print_graph(graph: Graph, locations: bool = True) -> str:
     """The graph as text; ``locations`` adds the user's file and line to each node."""
-    return _print_graph(graph, "", locations, _identifier(graph.name), _Inner())
+    return _print_graph(graph, "", locations, _identifier(graph.name), {})
 
 
 def _print_graph(graph: Graph, indent: str, locations: bool, name: str, inner: _Inner) -> str:
@@ -186,7 +170,7 @@ def _print_graph(graph: Graph, indent: str, locations: bool, name: str, inner: _
         t = types.get(n.type) or types.setdefault(n.type, str(n.type))
         attrs = values.get(n.attrs) if n.attrs else ""
         if attrs is None:
-            attrs = _attrs(n.attrs, indent, inner)
+            attrs = f" {{{', '.join([f'{k}={print_value(v, indent, inner)}' for k, v in n.attrs])}}}"
             if not bodies(n):
                 values[n.attrs] = attrs
         where = f"  # {os.path.basename(n.loc[0])}:{n.loc[1]}" if locations and n.loc and n.args else ""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from ..ir.node import Graph, Node, full, outputs, parameter
 from ..ir.op import lookup
 from ..ir.types import Size
+from ..ops.control import switch
 from .calls import substitute
 from .grad import cotangents
 from .jvp import jvp_graph
@@ -32,7 +33,7 @@ def vjp(gs: Sequence[Node | None], needed: Sequence[bool], index: Node, *operand
         found = cotangents(b.results, seeds, [b.params[k] for k in wrt])
         results = tuple(full(operands[k].type, 0) if g is None else g for k, g in zip(wrt, found, strict=True))
         transposed.append(Graph((*b.params, *(s for s in seeds if s is not None)), results, f"{b.name}_vjp"))
-    out = outputs(lookup("switch"), [index, *operands, *(g for _, g in given)], branches=tuple(transposed))
+    out = outputs(switch, [index, *operands, *(g for _, g in given)], branches=tuple(transposed))
     where = dict(zip(wrt, out, strict=True))
     return [None, *(where.get(k) for k in range(len(operands)))]
 
@@ -51,7 +52,7 @@ def jvp(tangents: Sequence[Node | None], index: Node, *operands: Node, branches:
     if not moving:
         return [None] * count
     args = [index, *operands, *(t for t, use in zip(tangents[1:], active, strict=True) if use and t is not None)]
-    where = dict(zip(moving, outputs(lookup("switch"), args, branches=tuple(graphs)), strict=True))
+    where = dict(zip(moving, outputs(switch, args, branches=tuple(graphs)), strict=True))
     return [where.get(j) for j in range(count)]
 
 
@@ -61,7 +62,7 @@ def batch(size: Size, args: Sequence[Node], batched: Sequence[bool], branches: t
     want = [any(found) for found in zip(*(batch_graph(b, size, flags)[1] for b in branches), strict=True)]
     if not differs:
         graphs = tuple(batch_graph(b, size, flags, want)[0] for b in branches)
-        return outputs(lookup("switch"), args, branches=graphs), want
+        return outputs(switch, args, branches=graphs), want
     all_of_them = [True] * len(want)
     graphs = tuple(batch_graph(b, size, flags, all_of_them)[0] for b in branches)
     found = [substitute(g.results, dict(zip(g.params, operands, strict=True))) for g in graphs]

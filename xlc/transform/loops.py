@@ -19,6 +19,7 @@ from ..ir.node import Graph, Node, full, outputs, parameter
 from ..ir.op import lookup
 from ..ir.sizes import at
 from ..ir.types import Size
+from ..ops.control import loop
 from ..ops.shape import moved, repeat
 from .calls import substitute
 from .grad import cotangents
@@ -43,7 +44,7 @@ def vjp(gs: Sequence[Node | None], needed: Sequence[bool], *args: Node, body: Gr
     found = dict(zip(wrt, cotangents(body.results, seeds, [body.params[k] for k in wrt]), strict=True))
     stored = _stored([g for g in found.values() if g is not None], seeds, body, fixed, carries)
     whole = Graph(body.params, (*body.results, *stored), body.name)
-    rows = outputs(lookup("loop"), args, body=whole, carries=carries, fixed=fixed, length=length, reverse=reverse)[len(body.results):]
+    rows = outputs(loop, args, body=whole, carries=carries, fixed=fixed, length=length, reverse=reverse)[len(body.results):]
 
     back = _Loop(length, not reverse, f"{body.name}_vjp")
     for p, a in zip(body.params[:fixed], args, strict=False):
@@ -102,7 +103,7 @@ class _Loop:
         rows = [p for p in self.rows if p in used]
         graph = Graph((*fixed, *(p for p, _, _ in self.carries), *rows), results, self.name)
         args = [*(self.fixed[p] for p in fixed), *(first for _, first, _ in self.carries), *(self.rows[p] for p in rows)]
-        return outputs(lookup("loop"), args, body=graph, carries=len(self.carries), fixed=len(fixed), length=self.length,
+        return outputs(loop, args, body=graph, carries=len(self.carries), fixed=len(fixed), length=self.length,
                        reverse=self.reverse) if results else []
 
 
@@ -236,7 +237,7 @@ def batch(size: Size, args: Sequence[Node], batched: Sequence[bool], body: Graph
     if apart:
         graph = _until_the_last(graph, fixed)
         given.insert(fixed, lookup("any")(given[fixed], axes=(0,)))
-    found = outputs(lookup("loop"), given, body=graph, carries=carries + apart, fixed=fixed, length=length, reverse=reverse)[apart:]
+    found = outputs(loop, given, body=graph, carries=carries + apart, fixed=fixed, length=length, reverse=reverse)[apart:]
     return [moved(n, 1, 0) if b and j >= carries else n for j, (n, b) in enumerate(zip(found, out, strict=True))], list(out)
 
 
