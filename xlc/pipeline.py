@@ -68,6 +68,7 @@ def skipped() -> tuple[str, ...]:
 class Stages:
     """What becomes of a graph on which all passes have run: the program itself, or the body of a loop or branch."""
 
+    graph: Graph
     partition: Partition
     steps: tuple[Step, ...]
     plan: Plan
@@ -147,7 +148,7 @@ class Passes:
         partition = self.run("fuse", lambda g: fuse(g, knobs) if self.options.fuse else separate(g), graph)
         steps = self.run("lower", lambda parts: tuple(map(self.lowering(), parts.groups)), partition)
         plan = self.run("memory", lambda steps: plan_memory(graph, steps, donate, config.reorder), steps)
-        return Stages(partition, steps, plan)
+        return Stages(graph, partition, steps, plan)
 
     def lowering(self) -> Callable[[Group], Step]:
         """What makes a step of a group: the backend a kernel, and this class what runs the plans of bodies."""

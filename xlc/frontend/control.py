@@ -85,7 +85,7 @@ def fori_loop(lo: Any, hi: Any, body: Callable[[Any, Any], Any], init: Any) -> A
     dtype, weak = result_dtype(low, high), low._weak and high._weak
     low, high = (Tracer(cast(t.node, dtype), weak) for t in (low, high))
     value = _Values("init", (low, init))
-    value.paths[0] = "i"
+    value.paths = ["i", *paths(flatten(init)[1], "init")]
     if not known:
         return _while("fori_loop: body", lambda c: c[0] < high, lambda c: (c[0] + 1, body(c[0], c[1])), value)[1]
     rows = _Values("xs", None)

@@ -13,7 +13,7 @@ from ..ir.node import Graph, Node, full, outputs, parameter
 from ..ir.op import lookup
 from ..ir.types import Size
 from ..ops.control import switch
-from .calls import substitute
+from .calls import foreign, substitute
 from .grad import cotangents
 from .jvp import jvp_graph
 from .vmap import batch_graph
@@ -33,7 +33,11 @@ def vjp(gs: Sequence[Node | None], needed: Sequence[bool], index: Node, *operand
         found = cotangents(b.results, seeds, [b.params[k] for k in wrt])
         results = tuple(full(operands[k].type, 0) if g is None else g for k, g in zip(wrt, found, strict=True))
         transposed.append(Graph((*b.params, *(s for s in seeds if s is not None)), results, f"{b.name}_vjp"))
-    out = outputs(switch, [index, *operands, *(g for _, g in given)], branches=tuple(transposed))
+    more = list(dict.fromkeys(n for b in transposed for n in foreign(b.results, b.params)))
+    for k, b in enumerate(transposed if more else ()):
+        own = {n: parameter(n.type, n["name"], 0) for n in more}
+        transposed[k] = Graph((*b.params, *own.values()), tuple(n for n in substitute(b.results, own) if n is not None), b.name)
+    out = outputs(switch, [index, *operands, *(g for _, g in given), *more], branches=tuple(transposed))
     where = dict(zip(wrt, out, strict=True))
     return [None, *(where.get(k) for k in range(len(operands)))]
 

@@ -19,7 +19,7 @@ from ..ir.node import Call, Graph, Node, call_of, outputs
 from ..ir.op import Op
 from ..ir.types import Type
 
-__all__ = ["Call", "above", "call", "call_of", "calls", "substitute"]
+__all__ = ["Call", "above", "call", "call_of", "calls", "foreign", "substitute"]
 
 
 def calls(order: Iterable[Node]) -> dict[Node, list[Node]]:
@@ -54,6 +54,12 @@ def substitute(roots: Sequence[Node | None], replacement: Mapping[Node, Node]) -
     live = [r for r in roots if r is not None]
     new = iter(Graph((), tuple(live)).rebuild(lambda n, args: replacement.get(n)).results)
     return [None if r is None else next(new) for r in roots]
+
+
+def foreign(results: Iterable[Node], own: Iterable[Node]) -> list[Node]:
+    """The parameters of other graphs that these results read: what a rule that the user gives has closed over."""
+    mine = set(own)
+    return [n for n in Graph((), tuple(results)).nodes() if n.op.name == "parameter" and n not in mine]
 
 
 _numbers = itertools.count()

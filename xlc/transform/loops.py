@@ -21,7 +21,7 @@ from ..ir.sizes import at
 from ..ir.types import Size
 from ..ops.control import loop
 from ..ops.shape import moved, repeat
-from .calls import substitute
+from .calls import foreign, substitute
 from .grad import cotangents
 from .jvp import jvp_graph
 from .vmap import batch_graph
@@ -98,6 +98,10 @@ class _Loop:
     def outputs(self) -> list[Node]:
         """The carries in order, then the stacked results in reverse order, so that both kinds of places are indices."""
         results = (*(n for _, _, n in self.carries), *reversed(self.stacked))
+        closed = foreign(results, [*self.fixed, *self.rows, *(p for p, _, _ in self.carries)])
+        own = {n: parameter(n.type, n["name"], 0) for n in closed}
+        self.fixed.update((p, n) for n, p in own.items())
+        results = tuple(n for n in substitute(results, own) if n is not None)
         used = set(Graph((), results).nodes())
         fixed = [p for p in self.fixed if p in used]
         rows = [p for p in self.rows if p in used]
