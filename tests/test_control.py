@@ -115,12 +115,13 @@ def test_while_and_fori(n: int) -> None:
         expected = expected * 1.5 + H
     np.testing.assert_allclose(value, expected, rtol=1e-13)
     assert i == n
-    for static in (xlc.jit(lambda x: xlc.fori_loop(2, 2 + n, lambda i, c: c * 0.5 + i * x, x))(H),
-                   xlc.jit(lambda x, hi: xlc.fori_loop(2, hi, lambda i, c: c * 0.5 + i * x, x))(H, np.int32(2 + n))):
-        expected = H
-        for i in range(2, 2 + n):
-            expected = expected * 0.5 + i * H
-        np.testing.assert_allclose(static, expected, rtol=1e-13)
+    expected = H
+    for k in range(2, 2 + n):
+        expected = expected * 0.5 + k * H
+    static = xlc.jit(lambda x: xlc.fori_loop(2, 2 + n, lambda i, c: c * 0.5 + i * x, x))(H)
+    traced = xlc.jit(lambda x, hi: xlc.fori_loop(2, hi, lambda i, c: c * 0.5 + i * x, x))(H, np.int32(2 + n))
+    np.testing.assert_allclose(static, expected, rtol=1e-13)
+    np.testing.assert_allclose(traced, expected, rtol=1e-13)
     assert xlc.fori_loop(5, 3, lambda i, c: c + i, 7) == 7
 
 
@@ -219,7 +220,7 @@ def test_named_sizes() -> None:
     f = xlc.jit(lambda h, xs: xlc.scan(lambda h, x: (np.tanh(h + x), (h.sum(), xs.shape[0] * h[:2])), h, xs), dynamic={"xs": {0: "n"}})
     for n in (3, 0, 1, 6):
         last, (sums, more) = f(H, X[:n])
-        expected, rows = scanned(lambda h, x: (np.tanh(h + x), (h.sum(), n * h[:2])), H, X[:n])
+        expected, rows = scanned(lambda h, x, n=n: (np.tanh(h + x), (h.sum(), n * h[:2])), H, X[:n])
         np.testing.assert_allclose(last, expected, rtol=1e-13)
         np.testing.assert_allclose(sums, [s for s, _ in rows], rtol=1e-13)
         np.testing.assert_allclose(more, np.reshape([m for _, m in rows], (n, 2)), rtol=1e-13)
