@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .errors import XlcOverflowError as XlcOverflowError
     from .errors import XlcTypeError as XlcTypeError
     from .errors import XlcValueError as XlcValueError
+    from .frontend.checkpoint import checkpoint as checkpoint
     from .frontend.custom import custom_vjp as custom_vjp
     from .frontend.grad import grad as grad
     from .frontend.grad import stop_gradient as stop_gradient
@@ -62,6 +63,7 @@ _WHERE = {  # public name -> module that has it; imported when first used, so th
     "jvp": ".frontend.jvp",
     "vmap": ".frontend.vmap",
     **dict.fromkeys(("jacfwd", "jacrev", "hessian"), ".frontend.jacobian"),
+    "checkpoint": ".frontend.checkpoint",
     "custom_vjp": ".frontend.custom",
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }
