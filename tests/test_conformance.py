@@ -129,6 +129,7 @@ def test_views(backend: str, fuse: bool, dtype: DType) -> None:
     p.add(OPS["concat"], x, y, x, axis=1)
     p.add(OPS["concat"], e, p.value(dtype, (3, 4)), e, axis=1)
     p.add(OPS["copy"], x)
+    p.add(OPS["optimization_barrier"], x, OPS["negative"](y) if dtype in OPS["negative"].dtypes else y)
     p.add(OPS["full"], value=sample(p.rng, dtype, ())[()].item(), shape=(2, 3), dtype=dtype)
     p.add(OPS["iota"], shape=(3, 130), axis=1, dtype=dtype)
     p.results += [constant(sample(p.rng, dtype, (3, 5))), full(Type(dtype, ()), 1), x]
@@ -272,6 +273,7 @@ def test_every_operator_is_covered() -> None:
         "pad",
         "concat",
         "copy",
+        "optimization_barrier",
         "full",
         "iota",
         "constant",

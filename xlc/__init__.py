@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .errors import XlcOverflowError as XlcOverflowError
     from .errors import XlcTypeError as XlcTypeError
     from .errors import XlcValueError as XlcValueError
+    from .frontend.checkpoint import checkpoint as checkpoint
     from .frontend.control import cond as cond
     from .frontend.control import fori_loop as fori_loop
     from .frontend.control import scan as scan
@@ -68,6 +69,7 @@ _WHERE = {  # public name -> module that has it; imported when first used, so th
     "jvp": ".frontend.jvp",
     "vmap": ".frontend.vmap",
     **dict.fromkeys(("jacfwd", "jacrev", "hessian"), ".frontend.jacobian"),
+    "checkpoint": ".frontend.checkpoint",
     "custom_vjp": ".frontend.custom",
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }

@@ -67,6 +67,11 @@ class Node:
         return dict(self.attrs)
 
     @property
+    def operands(self) -> tuple[Node, ...]:
+        """The arguments whose elements are read."""
+        return self.args if self.op.operands is None else self.args[:self.op.operands]
+
+    @property
     def shape(self) -> tuple[Any, ...]:
         return self.type.shape
 

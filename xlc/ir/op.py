@@ -60,6 +60,8 @@ class Op:
     batch_all(size, args, batched, **attrs) -> (list, list)   the same for batch: all outputs, and which of them are batched
     decompose(*args, **attrs)                      the same value in other operators. Elementwise: on Exprs, used where a backend
                                                    does not list the op. Composite: on Nodes, used by the pass ``decompose``.
+    operands                                       how many of the arguments are read (None: all); of the others is required only that
+                                                   they come first
     dtypes                                         the dtypes that its (first) argument may have
     samples                                        per argument, the interval on which generated tests draw; (lo, hi)
     exact                                          the result is exact or correctly rounded in every dtype (no ulp allowance in tests)
@@ -81,6 +83,7 @@ class Op:
     jvp_all: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
     batch_all: Callable[..., tuple[Sequence[Any], Sequence[bool]]] | None = field(repr=False, default=None)
     decompose: Callable[..., Any] | None = field(repr=False, default=None)
+    operands: int | None = None
     dtypes: tuple[Any, ...] = ()
     samples: tuple[tuple[float, float], ...] = ()
     exact: bool = False

@@ -95,9 +95,11 @@ def elementwise(name: str, numpy: Callable[..., Any], dtypes: Sequence[DType] = 
 
 
 def view(name: str, infer: Callable[..., Type], numpy: Callable[..., Any], pull: Callable[..., Any], *, arity: int | None = 1,
-         vjp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None, kind: str = "view", doc: str = "") -> Op:
+         vjp: Callable[..., Any] | None = None, jvp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None,
+         kind: str = "view", operands: int | None = None, doc: str = "") -> Op:
     """An operator that moves elements: ``pull`` says where each comes from."""
-    return register(Op(name, kind, arity, infer, numpy, pull=pull, vjp=vjp, batch=batch, dtypes=ALL, exact=True, doc=doc))
+    return register(Op(name, kind, arity, infer, numpy, pull=pull, vjp=vjp, jvp=jvp, batch=batch, operands=operands, dtypes=ALL, exact=True,
+                       doc=doc))
 
 
 def check_axes(name: str, axes: Sequence[int], rank: int) -> None:

@@ -211,6 +211,17 @@ def _pad_axis(x: Node, axis: int, low: Size, high: Size) -> Node:
                high=tuple(high if d == axis else 0 for d in range(x.rank)))
 
 
+def _barrier_batch(size: Size, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    x, *before = args
+    return barrier(x if batched[0] else repeat(size, x), *before)
+
+
+barrier: Op = view("optimization_barrier", lambda x, *before: x, lambda x, *before: x, lambda n, i, read: read(0, i), arity=None,
+                   operands=1, vjp=lambda g, y, x, *before: [g, *(None for _ in before)],
+                   jvp=lambda ts, y, x, *before: None if ts[0] is None else barrier(ts[0], *before), batch=_barrier_batch,
+                   doc="the first argument, after the others have been computed; what is computed from it is never merged with what was "
+                       "computed before")
+
 # ------------------------------------------------------------------------------------------------ views of several
 
 

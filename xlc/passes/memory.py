@@ -39,13 +39,15 @@ from .order import Task, choose_order
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One kernel (or a loop, or a branch) on its operands: nodes of the graph in the order of the kernel's buffers. ``bodies`` is what is
-    known about the making of a loop's or branch's bodies (``xlc.pipeline.Stages``)."""
+    """One kernel (or a loop, or a branch) on its operands: nodes of the graph in the order of the kernel's buffers. ``after``: nodes that
+    should be computed before, without being read (where an order of the steps allows it). ``bodies`` is what is known about the making of a
+    loop's or branch's bodies (``xlc.pipeline.Stages``)."""
 
     kernel: Kernel | Loop | Branch
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
     note: str = ""
+    after: tuple[Node, ...] = ()
     bodies: tuple[Any, ...] = ()
 
     @property
@@ -144,14 +146,29 @@ def _writers(graph: Graph, steps: Sequence[Step]) -> dict[Node, int]:
 def _ordered(steps: tuple[Step, ...], temporaries: Sequence[Node], writer: dict[Node, int]) -> tuple[tuple[Step, ...], bool]:
     number = {n: k for k, n in enumerate(temporaries)}
     tasks = []
-    for s in steps:
+    for k, s in enumerate(steps):
         reads = tuple(dict.fromkeys([number[n] for n in s.inputs if n in number]))
         writes = tuple([number[n] for n in s.outputs if n in number])
         inplace = tuple([(number[s.outputs[o]], number[s.inputs[i]]) for o, i in _allowed(s)
                          if s.outputs[o] in number and s.inputs[i] in number])
-        tasks.append(Task(reads, writes, inplace, tuple(dict.fromkeys([writer[n] for n in s.inputs if n in writer]))))
+        first = [writer[n] for n in s.inputs if n in writer] + [w for w in _computing(s.after, writer) if w < k]
+        tasks.append(Task(reads, writes, inplace, tuple(dict.fromkeys(first))))
     order = choose_order(tasks, [at(_bytes(n), SAMPLES[0]) for n in temporaries])
     return tuple([steps[k] for k in order]), order != tuple(range(len(steps)))
+
+
+def _computing(nodes: Sequence[Node], writer: dict[Node, int]) -> list[int]:
+    """The steps after which nothing but the work of one kernel is missing for these nodes."""
+    found: dict[int, None] = {}
+    stack, seen = list(nodes), set(nodes)
+    while stack:
+        n = stack.pop()
+        if n in writer:
+            found[writer[n]] = None
+            continue
+        stack.extend(a for a in n.args if a not in seen)
+        seen.update(n.args)
+    return list(found)
 
 
 def _allowed(s: Step) -> list[tuple[int, int]]:

@@ -40,14 +40,14 @@ def _loop(call: Node, results: list[Node], attrs: dict[str, Any], plan: Planner)
     loop = Loop(stages.plan, attrs["length"], attrs["reverse"], fixed, carries)
     spare = [_scratch(call, results[j].type) for j in loop.swapped]
     inputs = (*call.args[:attrs["fixed"]], *held, *call.args[attrs["fixed"]:])
-    return Step(loop, inputs, (*results, *spare, _arena(call, [stages])), body.name, (stages,))
+    return Step(loop, inputs, (*results, *spare, _arena(call, [stages])), body.name, bodies=(stages,))
 
 
 def _branch(call: Node, results: list[Node], branches: Sequence[Graph], plan: Planner) -> Step:
     held = _constants(branches)
     stages = [plan(Graph((*b.params, *held), b.results, b.name), ()) for b in branches]
     return Step(Branch(tuple(s.plan for s in stages)), (*call.args, *held), (*results, _arena(call, stages)),
-                "/".join(b.name for b in branches), tuple(stages))
+                "/".join(b.name for b in branches), bodies=tuple(stages))
 
 
 def _constants(graphs: Sequence[Graph]) -> list[Node]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlc.ir.machine import Machine
-from xlc.ir.node import Node
+from xlc.ir.node import Graph, Node, make
 from xlc.ir.plan import Branch, Loop, Plan
 from xlc.ir.types import Dim, Size, product
+from xlc.ops.shape import barrier
 from xlc.passes.fuse import _OWN_COST, Group, in_memory, is_free, op_cost
 from xlc.passes.memory import Step
 
@@ -86,6 +87,8 @@ def explain(done: Any, machine: Machine) -> str:
     ratio = number(arena) / number(bound) if number(bound) else 1.0
     lines.append(f"  memory: arena {_size(arena)}, least possible for this order {_size(bound)} (ratio {ratio:.3f}); "
                  f"{counted(len(plan.constants), 'constant')}")
+    if again := rematerialised(done.graphs.get("simplify", done.source)):
+        lines.append(f"  rematerialised: {again}")
     once = ", every body once" if any(s.bodies for s in done.steps) else ""
     lines.append(f"  in all {human(number(total_flops), 'flop')} and {human(number(total_bytes))} of traffic{once}")
     lines.extend(f"  {note}" for note in (*done.partition.notes, *plan.notes))
@@ -120,6 +123,36 @@ def _describe_region(step: Step) -> str:
     swapped = len(what.swapped) if isinstance(what, Loop) else 0
     carries = what.carries if isinstance(what, Loop) else 0
     return f"loop {step.note}, {times}: {counted(carries, 'carry').replace('carrys', 'carries')}, {carries - swapped} updated in place"
+
+
+@dataclass(frozen=True)
+class Rematerialised:
+    """What a program computes twice so as not to keep it: ``again`` are the nodes of the second time, ``kept`` the values that they start
+    from, ``spared`` the values among the first ones that nobody keeps."""
+
+    again: tuple[Node, ...]
+    kept: tuple[Node, ...]
+    spared: tuple[Node, ...]
+
+    def __str__(self) -> str:
+        flops, kept, spared = (sum(number(s) for s in sizes) for sizes in (
+            map(node_flops, self.again), (n.type.bytes for n in self.kept), (n.type.bytes for n in self.spared)))
+        return (f"{counted(len(self.again), 'operation')} ({human(flops, 'flop')}) run again in the backward pass, from "
+                f"{counted(len(self.kept), 'value')} ({human(kept)}) that are kept, in place of {counted(len(self.spared), 'value')} "
+                f"({human(spared)}) that are not")
+
+
+def rematerialised(graph: Graph) -> Rematerialised | None:
+    """What the graph rematerialises: nodes that are others of its nodes, but for barriers."""
+    bare: dict[Node, Node] = {}
+    for n in graph.nodes():
+        args = tuple(bare[a] for a in n.args)
+        bare[n] = args[0] if n.op is barrier else n if args == n.args else make(n.op, args, n.type, n.attrs)
+    twice = {n: b for n, b in bare.items() if n.op is not barrier and b is not n and b in bare}
+    again = tuple(n for n in twice if node_flops(n) or not (is_free(n) or n.op.kind == "view"))
+    kept = dict.fromkeys(n.args[0] for n in bare if n.op is barrier and not in_memory(n.args[0]) and not is_free(n.args[0]))
+    read = dict.fromkeys(twice[a] for n in bare if n not in twice for a in n.args if a in twice)
+    return Rematerialised(again, tuple(kept), tuple(n for n in read if n not in kept)) if again else None
 
 
 def describe_members(group: Group) -> str:
