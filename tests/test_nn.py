@@ -3,6 +3,7 @@ where it is installed."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -268,6 +269,37 @@ def test_sampled_softmax_loss(remove: bool, true: int) -> None:
     check(loss, w, b, x)
 
 
+def paths(log_probs: np.ndarray, labels: list[int]) -> float:
+    """-log of the probability of the labels, by all sequences of classes."""
+    frames, classes = log_probs.shape
+    total = 0.0
+    for path in itertools.product(range(classes), repeat=frames):
+        if [k for i, k in enumerate(path) if k and (i == 0 or path[i - 1] != k)] == labels:
+            total += np.exp(sum(log_probs[i, k] for i, k in enumerate(path)))
+    return -np.log(total) if total else np.inf
+
+
+def test_ctc_loss() -> None:
+    """Repeated labels, rows of several lengths, no label, as many labels as frames, too few frames."""
+    x = normal(6, 6, 3)
+    labels = np.array([[1, 1, 2], [2, 1, 99], [1, 2, 1], [2, 2, 2], [1, 2, 1], [1, 1, 2]])
+    inputs, counts = np.array([6, 5, 6, 4, 3, 3]), np.array([3, 2, 0, 1, 3, 3])
+    log_probs = x - np.log(np.exp(x).sum(-1, keepdims=True))
+    expected = [paths(log_probs[:t, b], labels[b, :n].tolist()) for b, (t, n) in enumerate(zip(inputs, counts, strict=True))]
+    found = nn.ctc_loss(log_probs, labels, inputs, counts)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[5] == np.inf and np.isfinite(found[:5]).all()
+    single = nn.ctc_loss(log_probs.astype(np.float32), labels.astype(np.int32), inputs, counts)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, expected, rtol=1e-5)
+    check(lambda x: nn.ctc_loss(nn.log_softmax(x), labels, inputs, counts)[:5], x)
+    assert nn.ctc_loss(log_probs, labels[:, :0], inputs, 0 * counts).shape == (6,)
+    f = xlc.jit(nn.ctc_loss, dynamic={"log_probs": {0: "t", 1: "b"}, "labels": {0: "b"}, "input_lengths": {0: "b"}, "label_lengths": {0: "b"}})
+    np.testing.assert_allclose(f(log_probs, labels, inputs, counts), expected, rtol=1e-12)
+    np.testing.assert_allclose(f(log_probs[:4, 3:4], labels[3:4], inputs[3:4], counts[3:4]), expected[3:4], rtol=1e-12)
+    assert f.compiles == 1
+
+
 # ------------------------------------------------------------------------------------------------ initial values
 
 
@@ -314,6 +346,8 @@ def test_initial_values() -> None:
         (lambda: nn.lstm_cell(np.ones((2, 3)), (np.ones((2, 4)),) * 2, np.ones((7, 12)), np.ones(12)), r"\(7, 16\)"),
         (lambda: nn.gru_cell(np.ones((2, 3)), np.ones((2, 4)), np.ones((6, 12)), np.ones(12)), r"\(7, 12\)"),
         (lambda: nn.sampled_softmax_loss(KEY, np.ones((9, 2)), np.ones(9), np.ones(3), np.ones((3, 2)), num_sampled=4), "integer labels"),
+        (lambda: nn.ctc_loss(np.ones((4, 2, 3)), np.ones((3, 1), int), np.array([4, 4]), np.array([1, 1])), "batch, most"),
+        (lambda: nn.ctc_loss(np.ones((4, 2, 3)), np.ones((2, 1)), np.array([4, 4]), np.array([1, 1])), "labels must be integers"),
         (lambda: nn.init.he_normal()(KEY, (3,)), "in, out"),
         (lambda: nn.init.variance_scaling(1, "fan", "normal"), "fan_in"),
     ],
@@ -344,6 +378,15 @@ def test_as_pytorch() -> None:
     np.testing.assert_allclose(v, running[1], rtol=1e-12)
     grouped = F.group_norm(first, 3, T(scale), T(bias))
     np.testing.assert_allclose(nn.group_norm(x, scale, bias, groups=3), last(grouped), rtol=1e-9, atol=1e-12)
+
+    x, labels = normal(9, 4, 6), rng.integers(1, 6, (4, 3))
+    inputs, counts = np.array([9, 7, 8, 9]), np.array([3, 2, 0, 1])
+    parameter = T(x, requires_grad=True)
+    losses = F.ctc_loss(parameter.log_softmax(-1), T(labels), T(inputs), T(counts), reduction="none")
+    losses.sum().backward()
+    values, slope = xlc.value_and_grad(lambda x: nn.ctc_loss(nn.log_softmax(x), labels, inputs, counts).sum())(x)
+    np.testing.assert_allclose(values, losses.sum().detach(), rtol=1e-12)
+    np.testing.assert_allclose(slope, parameter.grad, rtol=1e-9, atol=1e-12)
 
     a, h, c = normal(3, 7), normal(3, 5), normal(3, 5)
     for cell in (torch.nn.LSTMCell(7, 5).double(), torch.nn.GRUCell(7, 5).double()):

@@ -210,6 +210,48 @@ def test_run_time_parameters_do_not_recompile() -> None:
     assert f.compiles == 1
 
 
+EACH: dict[str, Callable[[Any], Any]] = {
+    "bits": lambda k: R.bits(k, (5,), np.uint64),
+    "split": lambda k: R.split(k, 3),
+    "fold_in": lambda k: R.fold_in(k, 3),
+    "normal": lambda k: R.normal(k, shape=(3, 2)),
+    "truncated_normal": lambda k: R.truncated_normal(k, -1, 1.0, shape=(3,)),
+    "bernoulli": lambda k: R.bernoulli(k, 0.3, shape=(8,)),
+    "categorical": lambda k: R.categorical(k, np.arange(4.0)),
+    "randint": lambda k: R.randint(k, 0, 9, shape=(3,)),
+    "permutation": lambda k: R.permutation(k, 6),
+    "dropout": lambda k: nn.dropout(k, np.ones(9), 0.4),
+}
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_many_keys_by_vmap(name: str) -> None:
+    keys = R.split(KEY, 4)
+    np.testing.assert_array_equal(xlc.vmap(EACH[name])(keys), np.stack([EACH[name](k) for k in keys]))
+
+
+def test_keys_in_loops_and_checkpoints() -> None:
+    def step(state: Any, x: Any) -> Any:
+        key, sub = R.split(state[0])
+        h = nn.dropout(sub, state[1] + x, 0.5)
+        return (key, h), h
+
+    xs = np.arange(12.0).reshape(4, 3)
+    state, hs = (KEY, np.zeros(3)), []
+    for x in xs:
+        state, h = step(state, x)
+        hs.append(h)
+    np.testing.assert_array_equal(xlc.scan(step, (KEY, np.zeros(3)), xs)[1], hs)
+
+    def loss(x: Any) -> Any:
+        return nn.dropout(KEY, x * x, 0.5).sum()
+
+    np.testing.assert_array_equal(xlc.grad(lambda x: xlc.checkpoint(loss)(x))(xs), xlc.grad(loss)(xs))
+    mean, slope = xlc.jvp(lambda m: R.normal(KEY, m, 2.0, shape=(3,), dtype=np.float64), (np.float64(1.0),), (np.float64(0.5),))
+    np.testing.assert_array_equal(slope, [0.5] * 3)
+    np.testing.assert_array_equal(mean, R.normal(KEY, 1.0, 2.0, shape=(3,), dtype=np.float64))
+
+
 # ------------------------------------------------------------------------------------------------ distributions
 
 N = 20_000

@@ -9,6 +9,7 @@ as one piece; the others are written with the functions of ``xlc.numpy``, and fu
 """
 
 from . import init
+from .ctc import ctc_loss
 from .dropout import dropout
 from .embedding import embedding
 from .functions import (
@@ -31,7 +32,7 @@ from .losses import kl_divergence, l1_loss, l2_loss, log_uniform_candidates, mse
 from .norm import batch_norm, group_norm, instance_norm
 from .recurrent import gru_cell, lstm_cell
 
-__all__ = ["attention", "batch_norm", "cross_entropy", "dropout", "elu", "embedding", "gelu", "group_norm", "gru_cell", "init",
-           "instance_norm", "kl_divergence", "l1_loss", "l2_loss", "layer_norm", "leaky_relu", "log_softmax", "log_uniform_candidates",
-           "lstm_cell", "mse", "relu", "relu6", "rms_norm", "sampled_softmax_loss", "sigmoid_cross_entropy", "silu", "softmax",
-           "softmax_cross_entropy", "softplus"]
+__all__ = ["attention", "batch_norm", "cross_entropy", "ctc_loss", "dropout", "elu", "embedding", "gelu", "group_norm", "gru_cell", "init",
+           "instance_norm", "kl_divergence", "l1_loss", "l2_loss", "layer_norm", "leaky_relu", "log_softmax",
+           "log_uniform_candidates", "lstm_cell", "mse", "relu", "relu6", "rms_norm", "sampled_softmax_loss",
+           "sigmoid_cross_entropy", "silu", "softmax", "softmax_cross_entropy", "softplus"]
