@@ -1,5 +1,5 @@
-"""The functions of xlc.nn that are written with xlc.numpy: against plain NumPy in float64, gradients against differences, and against PyTorch
-where it is installed."""
+"""The functions of xlc.nn that are written with xlc.numpy: against plain NumPy in float64, gradients against differences, and against
+PyTorch where it is installed."""
 
 from __future__ import annotations
 
@@ -294,7 +294,8 @@ def test_ctc_loss() -> None:
     np.testing.assert_allclose(single, expected, rtol=1e-5)
     check(lambda x: nn.ctc_loss(nn.log_softmax(x), labels, inputs, counts)[:5], x)
     assert nn.ctc_loss(log_probs, labels[:, :0], inputs, 0 * counts).shape == (6,)
-    f = xlc.jit(nn.ctc_loss, dynamic={"log_probs": {0: "t", 1: "b"}, "labels": {0: "b"}, "input_lengths": {0: "b"}, "label_lengths": {0: "b"}})
+    rows = dict.fromkeys(("labels", "input_lengths", "label_lengths"), {0: "b"})
+    f = xlc.jit(nn.ctc_loss, dynamic={"log_probs": {0: "t", 1: "b"}, **rows})
     np.testing.assert_allclose(f(log_probs, labels, inputs, counts), expected, rtol=1e-12)
     np.testing.assert_allclose(f(log_probs[:4, 3:4], labels[3:4], inputs[3:4], counts[3:4]), expected[3:4], rtol=1e-12)
     assert f.compiles == 1
