@@ -22,6 +22,7 @@ Words that mean one thing here:
     arena        the one block of memory that holds all intermediate buffers
     executable   a plan as machine code that can be called
     spec         the type of an argument in place of an array; its sizes may be names
+    key          uint32[2], a seed of random numbers; ``xlc.random.key(0)``
     pytree       nested dicts, lists, tuples, dataclasses of arrays
 """
 

@@ -2,7 +2,8 @@
 
     y = dropout(key, x, 0.5)     ->     where(bernoulli(key, 0.5), x / 0.5, 0)
 
-The mask is arithmetic on the key and the position, so that it is made where it is used and needs no memory there.
+The mask is arithmetic on the key and the position, so that it is made where it is used. Only where a gradient in the same program needs it
+again is it kept, a byte for each element, as that is less than to compute it twice.
 """
 
 from __future__ import annotations

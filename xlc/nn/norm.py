@@ -7,6 +7,7 @@ Halves are computed with in float32. layer_norm and rms_norm are operators, in `
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .. import numpy as np
@@ -59,7 +60,7 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, eps: float
     axes = tuple(range(x.ndim - 1))
     batch_mean, batch_var = _moments(wide, axes)
     y = np.astype(_scaled(wide, batch_mean, batch_var, eps, s, b), x.dtype)
-    count = np.asarray(x.size // x.shape[-1])
+    count = np.asarray(math.prod(x.shape[:-1]))
     unbiased = batch_var * np.astype(count / np.maximum(count - 1, 1), wide.dtype)
     kept = [np.astype(old + momentum * (np.reshape(new, old.shape) - old), x.dtype) for old, new in ((m, batch_mean), (v, unbiased))]
     return y, *kept

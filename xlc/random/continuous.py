@@ -3,7 +3,7 @@
     normal(key, 0.0, 2.0, shape=(3,))   ->   erfinv(uniform bits in (-1, 1)) * sqrt(2) * 2.0
 
 Each is one monotone function of one uniform number, so that an element costs one block of the generator, and a draw is differentiable in
-its parameters. A uniform number has the bits of the mantissa: 23 in float32 and 52 in float64, so that normal numbers end at 5.4 and 8.1
+its parameters. A uniform number has the bits of the mantissa: 23 in float32 and 52 in float64, so that normal numbers end at 5.4 and 8.2
 standard deviations. Halves are drawn in float32 and rounded, except for ``uniform``.
 """
 
