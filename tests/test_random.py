@@ -390,6 +390,22 @@ def test_permutation_of_an_array() -> None:
     assert len({tuple(z[i, :, j] - z[i, :, j].min()) for i in range(5) for j in range(3)}) > 5
 
 
+def test_choice() -> None:
+    p = np.array([0.1, 0.0, 0.6, 0.3])
+    for chosen, expected in ((R.choice(KEY, 4, shape=(N,)), None), (R.choice(KEY, 4, shape=(N,), p=p), N * p[[0, 2, 3]])):
+        counts = np.bincount(chosen, minlength=4)
+        assert st.chisquare(counts[counts > 0], expected).pvalue > 0.01 and (counts[1] > 0) == (expected is None)
+    x = np.arange(30.0).reshape(10, 3)
+    assert R.choice(KEY, x).shape == (3,) and R.choice(KEY, x, shape=(2, 4)).shape == (2, 4, 3)
+    once = R.choice(KEY, x, shape=(2, 5), replace=False)
+    np.testing.assert_array_equal(np.sort(once.reshape(10, 3), 0), x)
+    firsts = [R.choice(k, 4, shape=(2,), replace=False, p=p) for k in R.split(KEY, 500)]
+    assert all(a != b and 1 not in (a, b) for a, b in firsts)
+    assert st.chisquare(np.bincount([a for a, _ in firsts])[[0, 2, 3]], 500 * p[[0, 2, 3]]).pvalue > 0.01
+    f = xlc.jit(lambda key, x: R.choice(key, x, shape=(3,)), dynamic={"x": {0: "n"}})
+    np.testing.assert_array_equal(f(KEY, x), R.choice(KEY, x, shape=(3,)))
+
+
 def test_streams_are_independent() -> None:
     """Of the keys of a split, of folds and of a seed's neighbours: no correlation, and pairs fill the square."""
     keys = [*R.split(KEY, 4), *R.split(R.split(KEY)[0], 2), *(R.fold_in(KEY, i) for i in (100, 101)), R.key(43), R.key(44)]
@@ -429,6 +445,9 @@ def test_streams_are_independent() -> None:
         (lambda: R.categorical(KEY, np.zeros((4, 2, 3)), shape=(2,)), xlc.XlcValueError, "end with"),
         (lambda: R.permutation(KEY, -1), xlc.XlcValueError, "negative"),
         (lambda: R.permutation(KEY, np.float32(3)), xlc.XlcTypeError, "array with axes"),
+        (lambda: R.choice(KEY, 3, shape=(4,), replace=False), xlc.XlcValueError, "4 of 3"),
+        (lambda: R.choice(KEY, 0, shape=(4,)), xlc.XlcValueError, "4 of 0"),
+        (lambda: R.choice(KEY, 3, shape=(2,), p=np.ones(4)), xlc.XlcValueError, "each of the 3"),
         (lambda: R.threefry2x32(KEY, np.zeros((3, 2), np.int32)), xlc.XlcTypeError, "counter"),
         (lambda: R.normal(KEY, shape=(2,), size=3), xlc.XlcTypeError, "size"),
     ],

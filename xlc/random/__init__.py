@@ -12,8 +12,8 @@ The generator is Threefry-2x32 (see ``xlc/ops/random.py``). Floats are float32 u
 from __future__ import annotations
 
 from .continuous import cauchy, exponential, gumbel, laplace, logistic, normal, truncated_normal, uniform
-from .discrete import bernoulli, categorical, permutation, randint
+from .discrete import bernoulli, categorical, choice, permutation, randint
 from .keys import bits, fold_in, key, split, threefry2x32
 
-__all__ = ["bernoulli", "bits", "categorical", "cauchy", "exponential", "fold_in", "gumbel", "key", "laplace", "logistic", "normal",
-           "permutation", "randint", "split", "threefry2x32", "truncated_normal", "uniform"]
+__all__ = ["bernoulli", "bits", "categorical", "cauchy", "choice", "exponential", "fold_in", "gumbel", "key", "laplace", "logistic",
+           "normal", "permutation", "randint", "split", "threefry2x32", "truncated_normal", "uniform"]

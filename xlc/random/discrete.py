@@ -1,4 +1,4 @@
-"""Draws of truth values and integers: bernoulli, categorical, randint, permutation.
+"""Draws of truth values and integers: bernoulli, categorical, randint, permutation, choice.
 
     bernoulli(key, p)        ->   uniform(key) < p
     categorical(key, x)      ->   argmax(x + gumbel(key))                                (the Gumbel-max trick)
@@ -14,12 +14,13 @@ import numpy as np
 from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, wrap
 from ..frontend.axes import dtype_from, one_axis, shape_of, size_of
-from ..frontend.elementwise import broadcast, broadcast_shapes, broadcast_to, cast, emit, literal, show_shape
+from ..frontend.elementwise import broadcast, broadcast_shapes, broadcast_to, cast, elementwise, emit, literal, show_shape
+from ..frontend.size import symbolic
 from ..ir.node import Node, full
-from ..ir.types import DTYPES, Dim, DType, bool_, f32, i64, u64
+from ..ir.types import DTYPES, Dim, DType, bool_, f32, i64, product, u64
 from ..numpy.index import argsort, take, take_along_axis
 from ..numpy.reduce import argmax
-from .continuous import drawn_in, parameters, standard_gumbel, unit
+from .continuous import drawn_in, gumbel, parameters, standard_gumbel, unit
 from .keys import drawing, random_words, split
 
 
@@ -115,3 +116,26 @@ def permutation(key: Any, x: Any, *, axis: int = 0, independent: bool = False) -
     if independent:
         return take_along_axis(array, argsort(wrap(random_words(key, array.node.shape, 64)), at), at)
     return take(array, argsort(wrap(random_words(key, (array.node.shape[at],), 64))), at)
+
+
+@drawing
+def choice(key: Any, a: Any, *, shape: Any = (), replace: bool = True, p: Any = None) -> Any:
+    """Elements of the array a along its first axis, or of 0, ..., a-1; ``p`` (n,) their probabilities, equal ones by default. Without
+    ``replace`` no element comes twice, and with ``p`` they are drawn one after another among those that are left (Gumbel's top k)."""
+    whole = isinstance(a, (int, np.integer, Dim))
+    if not whole and not lift(a).ndim:
+        raise XlcTypeError(f"choice takes an integer or an array with axes, found {lift(a).node.type}")
+    n = size_of(a, "the number of elements") if whole else lift(a).node.shape[0]
+    to, count = shape_of(shape), product(shape_of(shape))
+    logits = None if p is None else elementwise("log", lift(p))
+    if logits is not None and logits.node.shape != (n,):
+        raise XlcValueError(f"choice: p must have one probability for each of the {n} elements, found shape "
+                            f"{show_shape(logits.node.shape)}")
+    if isinstance(n, int) and isinstance(count, int) and ((count > n and not replace) or (count and not n)):
+        raise XlcValueError(f"choice cannot take {count} of {n} elements{'' if replace else ' without replacement'}")
+    if replace:
+        ids = randint(key, 0, symbolic(n), shape=to) if logits is None else categorical(key, logits, shape=to)
+    else:
+        order = permutation(key, symbolic(n)) if logits is None else argsort(-(gumbel(key, (n,), logits.dtype) + logits))
+        ids = order[:symbolic(count)].reshape(to)
+    return ids if whole else take(lift(a), ids, 0)
