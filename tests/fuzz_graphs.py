@@ -276,8 +276,11 @@ class _Writer:
         return OPS["concat"](*parts, axis=axis)
 
     def copy(self) -> Node | None:
-        x = self.pick()
-        return x and OPS["copy"](x)
+        r, x = self.rng, self.pick()
+        if x is None or r.random() < 0.5:
+            return x and OPS["copy"](x)
+        before = [n for n in (self.pick() for _ in range(r.randint(0, 2))) if n is not None]
+        return OPS["optimization_barrier"](x, *before)
 
     def reduction(self) -> Node | None:
         r = self.rng

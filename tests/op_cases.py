@@ -91,6 +91,7 @@ CASES: dict[str, list[Case]] = {
     "iota": [Case([], {"shape": (3, 5), "axis": k, "dtype": d}) for k, d in ((0, i64), (1, f32), (1, DTYPES["u8"]))],
     "extent": [Case([], {"size": 5})],
     "copy": [Case([(3, 5)])],
+    "optimization_barrier": [Case([(3, 5), (2,)], symbolic=([(n, m), (2,)], {}, {"n": 3, "m": 5})), Case([()]), Case([(0,), (), (3,)])],
     "broadcast": [Case([(3,)], {"shape": (2, 3, 4), "axes": (1,)}, symbolic=([(n,)], {"shape": (2, n, m), "axes": (1,)}, {"n": 3, "m": 4})),
                   Case([()], {"shape": (7,), "axes": ()}), Case([(2, 3)], {"shape": (2, 3), "axes": (0, 1)}),
                   Case([()], {"shape": (0, 2), "axes": ()})],
@@ -122,7 +123,9 @@ CASES: dict[str, list[Case]] = {
                                                     Case([np.sort(np.sin(np.arange(37.0))), np.linspace(-1, 1, 13)], {"side": "right"},
                                                          symbolic=(
                                                         [(n,), (m,)], {"side": "right"}, {"n": 37, "m": 13})),
-                                                    Case([np.zeros(0, np.int32), np.arange(3, dtype=np.int32)], {"side": "right"})],
+                                                    Case([np.zeros(0, np.int32), np.arange(3, dtype=np.int32)], {"side": "right"}),
+                                                    Case([np.sort(np.sin(np.arange(10.0)).reshape(2, 5)),
+                                                          np.linspace(-1, 1, 6).reshape(2, 3)], {"side": "left"})],
     "dot": [Case([(3, 5), (5, 2)], {"contract": ((1,), (0,)), "batch": ((), ())},
                  symbolic=([(n, m), (m, 2)], {"contract": ((1,), (0,)), "batch": ((), ())}, {"n": 3, "m": 5})),
             Case([(2, 3, 5), (5, 2, 4)], {"contract": ((2,), (0,)), "batch": ((0,), (1,))}),
@@ -145,8 +148,10 @@ CASES: dict[str, list[Case]] = {
 CASES |= {name: _reductions() for name in ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "logsumexp")}
 CASES |= {name: _cumulative() for name in ("cumulative_sum", "cumulative_prod", "cumulative_max", "cumulative_min")}
 ELEMENTWISE = sorted((op for op in OPS.values() if op.kind == "elementwise"), key=lambda op: op.name)
-TENSOR = sorted((op for op in OPS.values() if op.kind not in ("elementwise", "input")), key=lambda op: op.name)
+# Control flow is made of graphs, and has tests of its own (test_control.py).
+TENSOR = sorted((op for op in OPS.values() if op.kind not in ("elementwise", "input", "control")), key=lambda op: op.name)
 ATTRS: dict[str, list[dict[str, Any]]] = {"cast": [{"dtype": d} for d in DTYPES.values()],
+                                          "threefry2x32": [{"word": 0}, {"word": 1}],
                                           "lookup": [{"table": (1.5, -2.0, 0.0, 9.0), "dtype": f32}]}
 
 

@@ -129,6 +129,7 @@ def test_views(backend: str, fuse: bool, dtype: DType) -> None:
     p.add(OPS["concat"], x, y, x, axis=1)
     p.add(OPS["concat"], e, p.value(dtype, (3, 4)), e, axis=1)
     p.add(OPS["copy"], x)
+    p.add(OPS["optimization_barrier"], x, OPS["negative"](y) if dtype in OPS["negative"].dtypes else y)
     p.add(OPS["full"], value=sample(p.rng, dtype, ())[()].item(), shape=(2, 3), dtype=dtype)
     p.add(OPS["iota"], shape=(3, 130), axis=1, dtype=dtype)
     p.results += [constant(sample(p.rng, dtype, (3, 5))), full(Type(dtype, ()), 1), x]
@@ -259,7 +260,7 @@ def test_composites(backend: str, fuse: bool, dtype: DType) -> None:
 
 
 def test_every_operator_is_covered() -> None:
-    """An operator of a new kind or name has to be entered above."""
+    """An operator of a new kind or name has to be entered above (control flow: in test_control.py)."""
     named = {
         "where",
         "cast",
@@ -272,6 +273,7 @@ def test_every_operator_is_covered() -> None:
         "pad",
         "concat",
         "copy",
+        "optimization_barrier",
         "full",
         "iota",
         "constant",
@@ -296,7 +298,7 @@ def test_every_operator_is_covered() -> None:
         "size",
         "load",
     }
-    by_kind = {op.name for op in OPS.values() if op.kind in ("reduction", "ordered")} | {op.name for op in ELEMENTWISE}
+    by_kind = {op.name for op in OPS.values() if op.kind in ("reduction", "ordered", "control")} | {op.name for op in ELEMENTWISE}
     assert set(OPS) - named - by_kind == set()
 
 

@@ -91,7 +91,7 @@ def test_the_same_seed_is_the_same_graph() -> None:
 
 def test_every_operator_is_generated() -> None:
     seen = {n.op.name for seed in range(700) for n in random_graph(seed).graph.nodes()}
-    assert set(OPS) - seen <= {"const", "var", "size", "load", "extent"}
+    assert set(OPS) - seen <= {"const", "var", "size", "load", "extent", "loop", "switch"}
 
 
 def test_the_reducer_keeps_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:

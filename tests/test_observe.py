@@ -40,7 +40,8 @@ def test_dump_is_written_even_if_the_program_is_in_the_cache(arguments, tmp_path
         with xlc.config.context(dump=str(tmp_path / "dump")):
             xlc.jit(layer)(*arguments)
     files = sorted(p.name for p in (tmp_path / "dump").glob("*/*"))
-    assert [f.split("-")[1] for f in files] == ["decompose.graph", "simplify.graph", "split.graph", "layout.graph", "fold.graph",
+    assert [f.split("-")[1] for f in files] == ["decompose.graph", "control.graph", "simplify.graph", "split.graph", "layout.graph",
+                                                "fold.graph",
                                                 "results.graph", "fuse.txt", "lower.txt", "memory.plan"]
 
 

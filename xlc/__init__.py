@@ -22,6 +22,7 @@ Words that mean one thing here:
     arena        the one block of memory that holds all intermediate buffers
     executable   a plan as machine code that can be called
     spec         the type of an argument in place of an array; its sizes may be names
+    key          uint32[2], a seed of random numbers; ``xlc.random.key(0)``
     pytree       nested dicts, lists, tuples, dataclasses of arrays
 """
 
@@ -38,26 +39,43 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import nn as nn
     from . import numpy as numpy
+    from . import random as random
     from .errors import XlcError as XlcError
     from .errors import XlcIndexError as XlcIndexError
     from .errors import XlcOverflowError as XlcOverflowError
     from .errors import XlcTypeError as XlcTypeError
     from .errors import XlcValueError as XlcValueError
+    from .frontend.checkpoint import checkpoint as checkpoint
+    from .frontend.control import cond as cond
+    from .frontend.control import fori_loop as fori_loop
+    from .frontend.control import scan as scan
+    from .frontend.control import switch as switch
+    from .frontend.control import while_loop as while_loop
     from .frontend.custom import custom_vjp as custom_vjp
     from .frontend.grad import grad as grad
     from .frontend.grad import stop_gradient as stop_gradient
     from .frontend.grad import value_and_grad as value_and_grad
     from .frontend.grad import vjp as vjp
+    from .frontend.jacobian import hessian as hessian
+    from .frontend.jacobian import jacfwd as jacfwd
+    from .frontend.jacobian import jacrev as jacrev
     from .frontend.jit import jit as jit
     from .frontend.jit import spec as spec
+    from .frontend.jvp import jvp as jvp
+    from .frontend.vmap import vmap as vmap
 
 _WHERE = {  # public name -> module that has it; imported when first used, so that `import xlc` stays quick
     **dict.fromkeys(("jit", "spec"), ".frontend.jit"),
     **dict.fromkeys(("grad", "value_and_grad", "vjp", "stop_gradient"), ".frontend.grad"),
+    **dict.fromkeys(("cond", "switch", "while_loop", "fori_loop", "scan"), ".frontend.control"),
+    "jvp": ".frontend.jvp",
+    "vmap": ".frontend.vmap",
+    **dict.fromkeys(("jacfwd", "jacrev", "hessian"), ".frontend.jacobian"),
+    "checkpoint": ".frontend.checkpoint",
     "custom_vjp": ".frontend.custom",
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }
-_MODULES = ("aot", "config", "errors", "nn", "numpy")
+_MODULES = ("aot", "config", "errors", "nn", "numpy", "random")
 __all__ = sorted([*_WHERE, *_MODULES])
 
 

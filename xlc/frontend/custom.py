@@ -2,7 +2,7 @@
 
     f.defvjp(fwd, bwd)      a call of f in a trace is a composite node; reverse mode asks fwd and bwd instead of looking inside
 
-What enters is a call on traced values; what leaves are the outputs of one ``transform.grad.custom_call``.
+What enters is a call on traced values; what leaves are the outputs of one ``transform.custom.custom_call``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 from ..errors import XlcTypeError
 from ..ir.node import Graph, Node, full, parameter
-from ..transform.grad import custom_call, substitute
+from ..transform.calls import substitute
+from ..transform.custom import custom_call
 from .array import Tracer, lift
 from .elementwise import cast
-from .grad import what
 from .trace import current
+from .transformed import what
 from .tree import NONE, flatten, unflatten
 
 __all__ = ["custom_vjp"]
@@ -120,10 +121,10 @@ class _Call:
                                f"returned "
                                f"{what(back)}")
         out: list[Node | None] = []
-        tracers = iter(self.tracers)
+        types = iter([t._node.type for t in self.tracers])  # of a trace that may have ended
         for i, (value, tree) in enumerate(zip(back, expected, strict=True)):
             found, shape = flatten(value)
-            mine = [next(tracers) for _ in range(tree.size)]
+            mine = [next(types) for _ in range(tree.size)]
             if shape == NONE:
                 out += [None] * len(mine)
                 continue
@@ -132,10 +133,10 @@ class _Call:
                                    f"{shape}")
             for leaf, t in zip(found, mine, strict=True):
                 g = lift(leaf).node
-                if not t.node.dtype.is_float:
+                if not t.dtype.is_float:
                     out.append(None)
                     continue
-                if g.shape != t.node.shape or not g.dtype.is_float:
-                    raise XlcTypeError(f"bwd of {self.name}: the cotangent of argument {i} must be {t.node.type}, found {g.type}")
-                out.append(cast(g, t.node.dtype))
+                if g.shape != t.shape or not g.dtype.is_float:
+                    raise XlcTypeError(f"bwd of {self.name}: the cotangent of argument {i} must be {t}, found {g.type}")
+                out.append(cast(g, t.dtype))
         return out

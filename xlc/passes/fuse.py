@@ -23,7 +23,7 @@ from typing import Any
 from xlc.errors import XlcError
 from xlc.ir.index import ranges
 from xlc.ir.loops import Expr, size, var, walk
-from xlc.ir.node import Graph, Node
+from xlc.ir.node import Graph, Node, call_of
 from xlc.ir.types import Size, product
 
 Index = tuple[Expr, ...]
@@ -83,7 +83,7 @@ class Partition:
         home = {r: g.number for g in self.groups for r in g.roots}
         found = nx.DiGraph()
         found.add_nodes_from(g.number for g in self.groups)
-        found.add_edges_from((home[a], g.number) for g in self.groups for n in g.at for a in n.args if a not in g.at and a in home)
+        found.add_edges_from((home[a], g.number) for g in self.groups for n in g.at for a in n.operands if a not in g.at and a in home)
         return found
 
     def __str__(self) -> str:
@@ -143,7 +143,7 @@ class Costs:
                 self.total[n] = 1
             else:
                 mine = op_cost(n, own) if n.op.kind == "elementwise" else 0
-                self.total[n] = min(mine + sum(self.total[a] for a in n.args), 1 << 20)
+                self.total[n] = min(mine + sum(self.total[a] for a in n.operands), 1 << 20)
 
 
 _OWN_COST: dict[tuple[str, str], int] = {}
@@ -168,11 +168,12 @@ class _Fuser:
     def __init__(self, graph: Graph, options: FusionOptions):
         self.graph, self.options = graph, options
         self.nodes = graph.nodes()
-        self.uses = graph.uses()
+        self.uses = {n: [c for c in users if n in c.operands] for n, users in graph.uses().items()}
         self.cost = Costs(self.nodes, _OWN_COST).total
         self.groups: list[Group] = []
         self.of: dict[Node, list[Group]] = {}  # the groups that compute a node
         self.home: dict[Node, Group] = {}  # the group that writes it
+        self.calls: dict[Any, Group] = {}  # the group of a call that has several results
         self.results = set(graph.results)
         self.notes: list[str] = []
 
@@ -243,7 +244,7 @@ class _Fuser:
         operand = [c for c in self.uses[n] if c in g.at and (is_anchor(c) or c in g.operands)]
         if operand:
             contracts = g.anchor is not None and g.anchor.op.kind == "contraction"
-            if n.op.kind == "view" and len(n.args) == 1 and not at and contracts:
+            if n.op.kind == "view" and len(n.operands) == 1 and not at and contracts:
                 return None
             return "an operand of a contraction, sort or scatter is read many times"
         if len(g.at) >= MAX_MEMBERS:
@@ -309,7 +310,7 @@ class _Fuser:
             if in_memory(n) and n not in self.results:
                 continue
             groups = list(dict.fromkeys(g for c in self.uses[n] for g in self.of.get(c, ())))
-            if in_memory(n):
+            if in_memory(n) or not (groups or n in self.results):  # nobody reads what only has to come first
                 continue
             if is_free(n) and n not in self.results:
                 for g in groups:
@@ -343,7 +344,15 @@ class _Fuser:
                 for h in others:
                     self.connect(g, h)
                 return
-        own_group = self.start(n)
+        own_group = self.calls.get(call_of(n)) if n.op.results is not None else None
+        if own_group is None:
+            own_group = self.start(n)
+            if n.op.results is not None:
+                self.calls[call_of(n)] = own_group
+        else:  # another result of a call that has a group
+            own_group.roots.append(n)
+            self.home[n] = own_group
+            self.place(n, own_group, set())
         for h in groups:
             self.connect(own_group, h)
 
@@ -354,7 +363,7 @@ class _Fuser:
         after: list[set[int]] = [set() for _ in self.groups]
         waiting = [0] * len(self.groups)
         for g in self.groups:
-            sources = {self.home[a].number for n in g.at for a in n.args if a not in g.at and a in self.home}
+            sources = {self.home[a].number for n in g.at for a in n.operands if a not in g.at and a in self.home}
             waiting[g.number] = len(sources)
             for s in sources:
                 after[s].add(g.number)

@@ -117,7 +117,7 @@ def _moved_last(rhs: Node, last: int) -> Node:
 
 
 def _is_constant(n: Node) -> bool:
-    while n.op.kind == "view" and len(n.args) == 1:
+    while n.op.kind == "view" and len(n.operands) == 1:
         n = n.args[0]
     return n.op.name == "constant"
 

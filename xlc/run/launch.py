@@ -42,20 +42,24 @@ def alone(kernel: Kernel, inputs: Sequence[Type], outputs: Sequence[Type], env: 
 
 
 def check_launches(executable: Any) -> int:
-    """Run every kernel on what the interpreter says enters it, and compare what leaves it. The number of kernels that could be compared
-    (all of them, but for some with named sizes)."""
-    done = executable.compilation
-    graph: Graph = done.graphs["results"]
-    env = dict.fromkeys(done.plan.sizes, SYMBOL)
+    """Run every kernel on what the interpreter says enters it, and compare what leaves it; those of bodies on random parameters of the
+    body. The number of kernels that could be compared (all of them, but for some with named sizes)."""
+    plan: Plan = executable.plan
+    names = {structure(k): k.name for k in plan.kernels}
+    return _check(executable.compilation.stages, dict.fromkeys(plan.sizes, SYMBOL), names, executable.backend)
+
+
+def _check(stages: Any, env: Mapping[str, int], names: Mapping[Any, str], backend: Any) -> int:
+    graph: Graph = stages.graph
     rng = np.random.default_rng(0)
     given = [random_array(p.type, env, rng) for p in graph.params]
-    needed = list(dict.fromkeys(n for s in done.steps for n in (*s.inputs, *s.outputs)))
+    alone_ = [s for s in stages.steps if not s.bodies]
+    needed = list(dict.fromkeys(n for s in alone_ for n in (*s.inputs, *s.outputs)))
     value = dict(zip(needed, interpret(Graph(graph.params, tuple(needed), graph.name), *given, sizes=env), strict=True))
-    names = {structure(k): k.name for k in done.plan.kernels}
-    compared = 0
-    for step in done.steps:
+    compared = sum(_check(body, env, names, backend) for s in stages.steps for body in s.bodies)
+    for step in alone_:
         try:
-            run = alone(step.kernel, [n.type for n in step.inputs], [n.type for n in step.outputs], env, executable.backend)
+            run = alone(step.kernel, [n.type for n in step.inputs], [n.type for n in step.outputs], env, backend)
         except XlcValueError:
             continue
         for n, found in zip(step.outputs, run([value[i] for i in step.inputs]), strict=True):

@@ -49,12 +49,17 @@ def lower(group: Group, machine: Machine) -> Step:
                               (e["name"] for e in evaluated if e.op is SIZE))
     kernel = Kernel("k", ins, outs, tuple(sorted(names)), tuple(body), inplace_pairs(body, ins, outs, loads, group), describe(group),
                     streamed_outputs(ins, outs, loads, machine))
-    return Step(kernel, tuple(inputs), tuple(outputs), describe(group))
+    return Step(kernel, tuple(inputs), tuple(outputs), describe(group), group_after(group))
 
 
 def group_inputs(group: Group) -> list[Node]:
     """What a group reads, in the order in which its members mention it."""
-    return list(dict.fromkeys(a for n in group.at for a in n.args if a not in group.at))
+    return list(dict.fromkeys(a for n in group.at for a in n.operands if a not in group.at))
+
+
+def group_after(group: Group) -> tuple[Node, ...]:
+    """What should be computed before a group, without being read by it."""
+    return tuple(dict.fromkeys(a for n in group.at for a in n.args[len(n.operands):]))
 
 
 class Lowerings:
@@ -73,14 +78,14 @@ class Lowerings:
             self.known[key] = step, [inputs.index(n) for n in step.inputs]
             return step
         step, used = found
-        return Step(step.kernel, tuple(inputs[k] for k in used), (*group.roots, *scratch(group)), step.note)
+        return Step(step.kernel, tuple(inputs[k] for k in used), (*group.roots, *scratch(group)), step.note, group_after(group))
 
 
 def structure(group: Group, inputs: list[Node]) -> object:
     """Everything that the lowering of a group depends on, and nothing else."""
     number = {n: ("in", k) for k, n in enumerate(inputs)}
     number.update({n: ("at", k) for k, n in enumerate(group.at)})
-    rows = tuple((n.op.name, n.attrs, n.type, tuple(number[a] for a in n.args), frozenset(at)) for n, at in group.at.items())
+    rows = tuple((n.op.name, n.attrs, n.type, tuple(number[a] for a in n.operands), frozenset(at)) for n, at in group.at.items())
     return (tuple(n.type for n in inputs), rows, tuple(number[r] for r in group.roots), tuple(number[r] for r in group.reductions),
             group.domain, group.reduced, frozenset(group.extents.items()))
 
