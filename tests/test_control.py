@@ -421,6 +421,33 @@ def test_a_loop_and_its_gradient_run_the_body_forwards_once() -> None:
     assert back.swapped == () and all("tanh" not in x.note for _, x in back.body.everywhere())
 
 
+def test_a_loop_and_its_tangents_are_one() -> None:
+    def f(h):
+        (value, _), (moved, _) = xlc.jvp(lambda h: xlc.scan(step, h, X), (h,), (h * 2,))
+        return value, moved
+
+    assert len(loops_of(xlc.jit(f).compile(H).plan)) == 1
+    value, moved = xlc.jit(f)(H)
+    np.testing.assert_allclose(value, scanned(step, H, X)[0], rtol=1e-13)
+    last = xlc.jit(lambda h: xlc.scan(step, h, X)[0])
+    np.testing.assert_allclose(moved, (last(H + STEP * H) - last(H - STEP * H)) / STEP, rtol=1e-5, atol=1e-9)
+
+
+def test_gradients_of_weights_are_products_after_the_loop() -> None:
+    big = rng.standard_normal((40, 40)) / 8
+
+    def loss(w, h):
+        return xlc.scan(lambda h, x: (np.tanh(h @ w + x), None), h, X[:, :1] * np.ones((6, 40)))[0].sum()
+
+    e = xlc.jit(xlc.grad(loss)).compile(big, np.ones((2, 40)))
+    _, back = loops_of(e.plan)
+    assert back.carries == 1 and all(e.plan.by_name[n].type.shape != (40, 40) for n in back.outputs)
+    slope, run, d = xlc.grad(loss)(big, np.ones((2, 40))), xlc.jit(loss), rng.standard_normal((40, 40))
+    expected = (run(big + STEP * d, np.ones((2, 40))) - run(big - STEP * d, np.ones((2, 40)))) / (2 * STEP)
+    np.testing.assert_allclose((slope * d).sum(), expected, rtol=1e-6)
+    assert not xlc.grad(lambda w: xlc.scan(lambda h, x: (h @ w, None), np.ones(40), X[:0])[0].sum())(big).any()
+
+
 def test_stored_values_are_few() -> None:
     """Of h = tanh(w h + x) the gradient needs h alone; exp(-x) comes from the row."""
     e = xlc.jit(xlc.grad(lambda h: xlc.scan(lambda h, x: (np.tanh(W @ h + x) * (1 - x), None), h, X)[0].sum())).compile(H)
