@@ -1,4 +1,4 @@
-"""Forward mode: the operator table against finite differences and against reverse mode, and ``jvp``, ``jacfwd``, ``jacrev``, ``hessian``."""
+"""Forward mode: the operator table against finite differences and reverse mode; ``jvp``, ``jacfwd``, ``jacrev``, ``hessian``."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def test_jvp_over_pytrees_integers_and_aux() -> None:
 
 
 @pytest.mark.parametrize(("primals", "tangents", "message"), [
-    (X, (X,), "the primals as a tuple"), ((X, W), (X,), "2 primals and 1 tangents"), ((X, W), (X, X), r"its type, f64\[3,4\], found f64\[2,3\]"),
+    (X, (X,), "the primals as a tuple"), ((X, W), (X,), "2 primals and 1 tangents"),
+    ((X, W), (X, X), r"its type, f64\[3,4\], found f64\[2,3\]"),
     ((X, W), (X, W.astype("f4")), "the tangent of w must have its type"), (({"a": X}, W), (X, W), "must be nested as"),
     ((np.arange(6).reshape(2, 3), W), (X, W), "x is no float")])
 def test_tangents_that_do_not_fit(primals: Any, tangents: Any, message: str) -> None:
@@ -189,8 +190,9 @@ def test_hessian_over_pytrees_against_differences() -> None:
             np.testing.assert_allclose(found[i][j], differences(grads[i], [a, b], j), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("f", [lambda x: np.sort(x * 3) * x, lambda x: np.cumprod(x), lambda x: x.max() * x, lambda x: np.linalg.norm(x) * x,
-                               lambda x: xlc.nn.softmax(x), lambda x: xlc.nn.layer_norm(x, x, x), lambda x: np.where(x > 0, x, 2 * x)[::-1],
+@pytest.mark.parametrize("f", [lambda x: np.sort(x * 3) * x, lambda x: np.cumprod(x), lambda x: x.max() * x,
+                               lambda x: np.linalg.norm(x) * x, lambda x: xlc.nn.softmax(x), lambda x: xlc.nn.layer_norm(x, x, x),
+                               lambda x: np.where(x > 0, x, 2 * x)[::-1],
                                lambda x: np.concatenate([x, x[:2]]) ** 2], ids=range(8))
 def test_forward_over_reverse_equals_reverse_over_forward(f: Any) -> None:
     """The transpose of the pushforward, and the pushforward of the pullback, against differences of the gradient."""

@@ -193,8 +193,9 @@ def test_gradient_of_each_and_of_all() -> None:
 
     one = xlc.jit(xlc.grad(f, argnums=(0, 1)))
     each = [one(x, W) for x in X]
-    for mapped in (xlc.vmap(xlc.grad(f, argnums=(0, 1)), in_axes=(0, None)), xlc.jit(xlc.vmap(xlc.grad(f, argnums=(0, 1)), in_axes=(0, None)))):
-        gx, gw = mapped(X, W)
+    mapped = xlc.vmap(xlc.grad(f, argnums=(0, 1)), in_axes=(0, None))
+    for g in (mapped, xlc.jit(mapped)):
+        gx, gw = g(X, W)
         np.testing.assert_allclose(gx, [g[0] for g in each], rtol=1e-11)
         np.testing.assert_allclose(gw, [g[1] for g in each], rtol=1e-11)
     gx, gw = xlc.grad(lambda x, w: xlc.vmap(f, in_axes=(0, None))(x, w).sum(), argnums=(0, 1))(X, W)
