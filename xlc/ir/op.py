@@ -50,7 +50,8 @@ class Op:
     jvp(tangents, y, *args, **attrs) -> Node       tangent of the result from those of the arguments (None: zero), where the one that
                                                    ``transform.jvp`` derives from the kind or from vjp does not serve
     batch(size, args, batched, **attrs) -> Node    the operator at ``size`` positions of an axis that comes first in the result and in
-                                                   those arguments that ``batched`` flags, where the kind's rule does not serve
+                                                   those arguments that ``batched`` flags, where the kind's rule does not serve. Both
+                                                   may give NotImplemented for cases in which the derived rule does serve
     vjp_all(gs, needed, *args, **attrs) -> list    for an operator with several outputs, which are the nodes op(args){output=i, ...}: the
                                                    cotangents of the arguments that are needed, from those of all outputs (None: zero;
                                                    the list ends with the last output that has one). ``attrs`` comes without ``output``
