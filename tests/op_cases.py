@@ -8,13 +8,14 @@ runs with named sizes: the shapes of its arguments with names in place of some n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 
+from xlc.ir.node import Graph, apply, parameter
 from xlc.ir.op import OPS, Op, lookup
 from xlc.ir.types import DTYPES, Dim, DType, Type, dtype_of, f32, i64
 
@@ -185,6 +186,24 @@ def arguments(case: Case, dtype: DType, seed: int = 0) -> list[np.ndarray]:
 def dtypes(op: Op, case: Case) -> Sequence[DType]:
     """The dtypes to run a case with: where no argument is drawn, one will do."""
     return (case.dtypes or op.dtypes) if any(isinstance(a, tuple) for a in case.args) else op.dtypes[:1]
+
+
+def every_graph(op: Op) -> Iterator[Graph]:
+    """The operator on each of its cases, in every dtype, and with named sizes."""
+    for case in CASES.get(op.name, [None]):  # type: ignore[list-item]
+        for dtype in dtypes(op, case) if case else op.dtypes:
+            args = arguments(case, dtype) if case else elementwise_arguments(op, dtype, (3,))
+            for attrs in [case.attrs] if case else elementwise_attrs(op, dtype):
+                yield graph_of(op, list(map(type_of, args)), attrs)
+            if case and case.symbolic:
+                shapes, named, _ = case.symbolic
+                yield graph_of(op, [Type(dtype_of(a.dtype), s) for a, s in zip(args, shapes, strict=True)], named)
+
+
+def graph_of(op: Op, types: Sequence[Type], attrs: dict[str, Any]) -> Graph:
+    """One operator on parameters of these types."""
+    params = tuple(parameter(t, f"x{k}", k) for k, t in enumerate(types))
+    return Graph(params, (apply(op, params, attrs),))
 
 
 def type_of(a: np.ndarray) -> Type:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import xlc
 from xlc import config
 from xlc.run import cache
+from xlc.transform import calls
 
 
 @pytest.fixture
@@ -43,6 +47,19 @@ def test_damage_is_noticed_and_replaced(place: Path, damage) -> None:
     assert not path.exists()
     cache.put("k", b"again")
     assert cache.get("k") == b"again"
+
+
+@pytest.mark.parametrize("kind", ["custom_vjp", "checkpoint"])
+def test_functions_that_are_one_node_are_told_apart(place: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Two processes that number their calls alike, and whose programs differ inside of such a call alone."""
+    for f in (np.sin, np.cos):
+        monkeypatch.setattr(calls, "_numbers", itertools.count())
+        if kind == "checkpoint":
+            call = xlc.checkpoint(lambda x, f=f: f(x))
+        else:
+            call = xlc.custom_vjp(lambda x, f=f: f(x)).defvjp(lambda x: (x, x), lambda r, ct: (ct,))
+        np.testing.assert_allclose(xlc.jit(lambda x: call(x) + 1)(np.ones(3)), f(np.ones(3)) + 1)  # noqa: B023  called at once
+    assert len(files(place)) == 2
 
 
 def test_disabled(tmp_path: Path) -> None:

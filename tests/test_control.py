@@ -3,6 +3,7 @@ becomes of them in plans."""
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import threading
@@ -13,14 +14,18 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from fuzz_graphs import random_graph
 
 import xlc
+from xlc import config
 from xlc.errors import XlcTypeError, XlcValueError
 from xlc.ir.interp import interpret, interpret_plan
-from xlc.ir.node import bodies
+from xlc.ir.node import Graph, Node, bodies, outputs, parameter
+from xlc.ir.op import OPS
 from xlc.ir.plan import Branch, Loop
 from xlc.ir.text import constants_of, parse_graph, parse_plan, print_plan
 from xlc.ir.verify import VerifyError, verify_graph, verify_plan
+from xlc.pipeline import compile_graph
 
 rng = np.random.default_rng(7)
 W, H, X = rng.standard_normal((4, 4)) / 2, rng.standard_normal(4), rng.standard_normal((6, 4))
@@ -421,6 +426,33 @@ def test_a_loop_and_its_gradient_run_the_body_forwards_once() -> None:
     assert back.swapped == () and all("tanh" not in x.note for _, x in back.body.everywhere())
 
 
+def test_a_loop_and_its_tangents_are_one() -> None:
+    def f(h):
+        (value, _), (moved, _) = xlc.jvp(lambda h: xlc.scan(step, h, X), (h,), (h * 2,))
+        return value, moved
+
+    assert len(loops_of(xlc.jit(f).compile(H).plan)) == 1
+    value, moved = xlc.jit(f)(H)
+    np.testing.assert_allclose(value, scanned(step, H, X)[0], rtol=1e-13)
+    last = xlc.jit(lambda h: xlc.scan(step, h, X)[0])
+    np.testing.assert_allclose(moved, (last(H + STEP * H) - last(H - STEP * H)) / STEP, rtol=1e-5, atol=1e-9)
+
+
+def test_gradients_of_weights_are_products_after_the_loop() -> None:
+    big = rng.standard_normal((40, 40)) / 8
+
+    def loss(w, h):
+        return xlc.scan(lambda h, x: (np.tanh(h @ w + x), None), h, X[:, :1] * np.ones((6, 40)))[0].sum()
+
+    e = xlc.jit(xlc.grad(loss)).compile(big, np.ones((2, 40)))
+    _, back = loops_of(e.plan)
+    assert back.carries == 1 and all(e.plan.by_name[n].type.shape != (40, 40) for n in back.outputs)
+    slope, run, d = xlc.grad(loss)(big, np.ones((2, 40))), xlc.jit(loss), rng.standard_normal((40, 40))
+    expected = (run(big + STEP * d, np.ones((2, 40))) - run(big - STEP * d, np.ones((2, 40)))) / (2 * STEP)
+    np.testing.assert_allclose((slope * d).sum(), expected, rtol=1e-6)
+    assert not xlc.grad(lambda w: xlc.scan(lambda h, x: (h @ w, None), np.ones(40), X[:0])[0].sum())(big).any()
+
+
 def test_stored_values_are_few() -> None:
     """Of h = tanh(w h + x) the gradient needs h alone; exp(-x) comes from the row."""
     e = xlc.jit(xlc.grad(lambda h: xlc.scan(lambda h, x: (np.tanh(W @ h + x) * (1 - x), None), h, X)[0].sum())).compile(H)
@@ -508,6 +540,40 @@ def test_programs_come_from_the_cache(tmp_path: Path) -> None:
         again, other = make(2.0)(H), make(3.0)(H)
         assert len(list(tmp_path.glob("*/*"))) == files + 1  # what a body holds is part of the key
     assert np.array_equal(first[1], again[1]) and not np.array_equal(first[1], other[1])
+
+
+def random_loop(seed: int) -> tuple[Graph, list[np.ndarray], dict[str, int]]:
+    """A random graph as the body of a loop, with random roles of its parameters."""
+    draw, case = random.Random(seed), random_graph(3 * seed)
+    (sizes, arrays), given = case.runs[0], case.graph.params
+    carried: dict[Node, Node] = {}
+    for p in given:
+        following = next((r for r in case.graph.results if r.type == p.type and r not in carried.values()), None)
+        if following is not None and draw.random() < 0.7:
+            carried[p] = following
+    rows = [p for p in given if p not in carried and draw.random() < 0.5]
+    fixed = [p for p in given if p not in carried and p not in rows]
+    stacked = [r for r in case.graph.results if r not in carried.values()]
+    body = Graph((*fixed, *carried, *rows), (*carried.values(), *stacked), "body")
+    length, value = draw.choice((0, 1, 2, 3)), dict(zip(given, arrays, strict=True))
+    values = [np.stack([value[p]] * length) if p in rows and length else np.zeros((0, *value[p].shape), value[p].dtype) if p in rows
+              else value[p] for p in body.params]
+    params = [parameter(p.type.with_shape((length, *p.shape)) if p in rows else p.type, f"x{k}", k) for k, p in enumerate(body.params)]
+    found = outputs(OPS["loop"], params, body=body, carries=len(carried), fixed=len(fixed), length=length, reverse=draw.random() < 0.5)
+    return Graph(tuple(params), tuple(r for r in found if draw.random() < 0.8) or tuple(found), "f"), values, sizes
+
+
+@pytest.mark.parametrize("first", range(0, 15, 5))
+def test_random_bodies(first: int) -> None:
+    for seed in range(first, first + 5):
+        graph, arrays, sizes = random_loop(seed)
+        verify_graph(graph)
+        with config.context(check=1):
+            e = compile_graph(graph, fuse=seed % 4 != 3, donate=range(len(arrays)) if seed % 2 else ())
+            found = e.run([a.copy() for a in arrays])
+        assert parse_plan(print_plan(e.plan, kernels=True), constants=constants_of(e.plan)) == e.plan
+        for a, b in zip(found, interpret(graph, *arrays, sizes=sizes), strict=True):
+            np.testing.assert_allclose(a.astype("f8"), b.astype("f8"), rtol=1e-2, atol=1e-2, err_msg=f"seed {seed}")
 
 
 # ------------------------------------------------------------------------------------------------ errors

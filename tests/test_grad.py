@@ -337,6 +337,15 @@ def test_custom_vjp_second_order_pytrees_and_several_results() -> None:
     assert xlc.jit(f)(x) == pytest.approx(np.sin(x) ** 2 * np.cos(x))
 
 
+def test_custom_vjp_whose_first_result_is_no_float() -> None:
+    @xlc.custom_vjp
+    def f(x):
+        return np.argmax(x), x * x
+
+    f.defvjp(lambda x: (f(x), x), lambda x, ct: (7 * x * ct[1],))
+    np.testing.assert_allclose(xlc.grad(lambda x: f(x)[1].sum() + f(x)[0])(np.arange(3.0)), [0, 7, 14])
+
+
 def test_custom_vjp_closure() -> None:
     def outer(x, c):
         @xlc.custom_vjp

@@ -1,4 +1,4 @@
-"""Forward mode: the operator table against finite differences and against reverse mode, and ``jvp``, ``jacfwd``, ``jacrev``, ``hessian``."""
+"""Forward mode: the operator table against finite differences and reverse mode; ``jvp``, ``jacfwd``, ``jacrev``, ``hessian``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import op_cases as cases
 import pytest
-from op_cases import CASES, ELEMENTWISE, TENSOR, Case, type_of
+from op_cases import CASES, ELEMENTWISE, TENSOR, Case, graph_of, type_of
 
 import xlc
 from xlc.ir.interp import interpret
-from xlc.ir.node import Graph, apply, parameter
+from xlc.ir.node import Graph, parameter
 from xlc.ir.op import Op, lookup
 from xlc.ir.types import Type, f32, f64
+from xlc.ir.verify import verify_graph
 from xlc.transform.grad import vjp_graph
 from xlc.transform.jvp import jvp_graph
 
@@ -24,14 +25,9 @@ SMOOTH = [op for op in ELEMENTWISE if f64 in op.dtypes and op.name not in ("bitc
 NOT_DIFFERENCES = ("stop_gradient", "nextafter")
 
 
-def one(op: Op, types: list[Type], attrs: dict[str, Any]) -> Graph:
-    params = tuple(parameter(t, f"x{k}", k) for k, t in enumerate(types))
-    return Graph(params, (apply(op, params, attrs),))
-
-
 def check(op: Op, args: list[np.ndarray], attrs: dict[str, Any]) -> None:
     """<u, J t> = <J^T u, t>, and J t against central differences."""
-    graph = one(op, list(map(type_of, args)), attrs)
+    graph = graph_of(op, list(map(type_of, args)), attrs)
     moving = [k for k, a in enumerate(args) if a.dtype == np.float64]
     pushed, flags = jvp_graph(graph, [True] * len(args))
     if not graph.results[0].dtype.is_float or not moving:
@@ -70,8 +66,31 @@ def test_tensor(op: Op, case: Case) -> None:
     check(op, cases.arguments(case, f64, seed=3), case.attrs)
 
 
+@pytest.mark.parametrize("op", [*(op for op in ELEMENTWISE if op.name != "bitcast"), *FLOAT_RESULT], ids=lambda op: op.name)
+def test_every_dtype_and_named_sizes(op: Op) -> None:
+    """The tangent has the type of the result."""
+    for graph in cases.every_graph(op):
+        pushed, flags = jvp_graph(graph, [True] * len(graph.params))
+        verify_graph(pushed)
+        assert [r.type for r in pushed.results[1:]] == [graph.results[0].type] * flags[0]
+
+
+@pytest.mark.parametrize(("op", "case"), [pytest.param(op, c, id=f"{op.name}-{k}") for op in FLOAT_RESULT
+                                          for k, c in enumerate(CASES[op.name]) if c.symbolic])
+def test_values_with_named_sizes(op: Op, case: Case) -> None:
+    assert case.symbolic is not None
+    shapes, named, sizes = case.symbolic
+    args = cases.arguments(case, f64, seed=3)
+    types = list(map(type_of, args))
+    both = [jvp_graph(graph_of(op, ts, attrs), [True] * len(args))[0] for ts, attrs in (
+        (types, case.attrs), ([t.with_shape(s) for t, s in zip(types, shapes, strict=True)], named))]
+    tangents = [np.cos(a) for a in args if a.dtype == np.float64][:len(both[0].params) - len(args)]
+    for found, expected in zip(interpret(both[1], *args, *tangents, sizes=sizes), interpret(both[0], *args, *tangents), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_casts_push_tangents_in_the_new_dtype() -> None:
-    graph = one(lookup("cast"), [Type(f32, (3,))], {"dtype": f64})
+    graph = graph_of(lookup("cast"), [Type(f32, (3,))], {"dtype": f64})
     pushed, flags = jvp_graph(graph, [True])
     assert flags == (True,) and pushed.results[1].dtype is f64
 
@@ -121,7 +140,8 @@ def test_jvp_over_pytrees_integers_and_aux() -> None:
 
 
 @pytest.mark.parametrize(("primals", "tangents", "message"), [
-    (X, (X,), "the primals as a tuple"), ((X, W), (X,), "2 primals and 1 tangents"), ((X, W), (X, X), r"its type, f64\[3,4\], found f64\[2,3\]"),
+    (X, (X,), "the primals as a tuple"), ((X, W), (X,), "2 primals and 1 tangents"),
+    ((X, W), (X, X), r"its type, f64\[3,4\], found f64\[2,3\]"),
     ((X, W), (X, W.astype("f4")), "the tangent of w must have its type"), (({"a": X}, W), (X, W), "must be nested as"),
     ((np.arange(6).reshape(2, 3), W), (X, W), "x is no float")])
 def test_tangents_that_do_not_fit(primals: Any, tangents: Any, message: str) -> None:
@@ -189,8 +209,9 @@ def test_hessian_over_pytrees_against_differences() -> None:
             np.testing.assert_allclose(found[i][j], differences(grads[i], [a, b], j), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("f", [lambda x: np.sort(x * 3) * x, lambda x: np.cumprod(x), lambda x: x.max() * x, lambda x: np.linalg.norm(x) * x,
-                               lambda x: xlc.nn.softmax(x), lambda x: xlc.nn.layer_norm(x, x, x), lambda x: np.where(x > 0, x, 2 * x)[::-1],
+@pytest.mark.parametrize("f", [lambda x: np.sort(x * 3) * x, lambda x: np.cumprod(x), lambda x: x.max() * x,
+                               lambda x: np.linalg.norm(x) * x, lambda x: xlc.nn.softmax(x), lambda x: xlc.nn.layer_norm(x, x, x),
+                               lambda x: np.where(x > 0, x, 2 * x)[::-1],
                                lambda x: np.concatenate([x, x[:2]]) ** 2], ids=range(8))
 def test_forward_over_reverse_equals_reverse_over_forward(f: Any) -> None:
     """The transpose of the pushforward, and the pushforward of the pullback, against differences of the gradient."""

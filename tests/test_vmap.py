@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import op_cases as cases
 import pytest
-from op_cases import CASES, ELEMENTWISE, TENSOR, Case, type_of
+from op_cases import CASES, ELEMENTWISE, TENSOR, Case, graph_of, type_of
 
 import xlc
 from xlc.ir.interp import interpret
-from xlc.ir.node import Graph, apply, parameter
+from xlc.ir.node import Graph, parameter
 from xlc.ir.op import Op, lookup
 from xlc.ir.types import Dim, DType, Type, bool_, f32, f64
+from xlc.ir.verify import verify_graph
 from xlc.transform.vmap import batch_graph
 
 TENSORS = [op for op in TENSOR if op.kind != "create"]
-
-
-def graph_of(op: Op, types: Sequence[Type], attrs: dict[str, Any]) -> Graph:
-    params = tuple(parameter(t, f"x{k}", k) for k, t in enumerate(types))
-    return Graph(params, (apply(op, params, attrs),))
 
 
 def variant(a: np.ndarray, k: int) -> np.ndarray:
@@ -63,6 +59,34 @@ def test_tensor(op: Op, case: Case) -> None:
     if op.name == "searchsorted":  # a rolled array is not sorted
         case = Case([a.astype(np.float64) for a in case.args], case.attrs)
     check(op, cases.arguments(case, dtype_for(op, case), seed=3), case.attrs)
+
+
+@pytest.mark.parametrize("op", [*ELEMENTWISE, *TENSORS], ids=lambda op: op.name)
+def test_every_dtype_and_named_sizes(op: Op) -> None:
+    """The graph for a named number of elements is well typed, whatever is batched."""
+    size = Dim.named("elements")
+    for graph in cases.every_graph(op):
+        for flags in itertools.product([False, True], repeat=len(graph.params)):
+            mapped, (batched,) = batch_graph(graph, size, flags)
+            verify_graph(mapped)
+            assert mapped.results[0].type == (Type(graph.results[0].dtype, (size, *graph.results[0].shape)) if batched
+                                              else graph.results[0].type)
+
+
+@pytest.mark.parametrize(("op", "case"), [pytest.param(op, c, id=f"{op.name}-{k}") for op in TENSORS
+                                          for k, c in enumerate(CASES[op.name]) if c.symbolic])
+def test_values_with_named_sizes(op: Op, case: Case) -> None:
+    assert case.symbolic is not None
+    shapes, named, sizes = case.symbolic
+    args = cases.arguments(case, dtype_for(op, case), seed=3)
+    graph = graph_of(op, list(map(type_of, args)), case.attrs)
+    symbolic = graph_of(op, [type_of(a).with_shape(s) for a, s in zip(args, shapes, strict=True)], named)
+    for flags in itertools.product([False, True], repeat=len(args)):
+        full = [np.stack([a, a]) if b else a for a, b in zip(args, flags, strict=True)]
+        mapped, _ = batch_graph(symbolic, Dim.named("elements"), flags, [True])
+        (found,) = interpret(mapped, *full, sizes={**sizes, "elements": 2})
+        (one,) = interpret(graph, *args)
+        np.testing.assert_allclose(found, [one, one], rtol=1e-7)
 
 
 @pytest.mark.parametrize(("name", "axes"), [("softmax", (1,)), ("layer_norm", (1,)), ("logsumexp", (0, 1))])
@@ -193,8 +217,9 @@ def test_gradient_of_each_and_of_all() -> None:
 
     one = xlc.jit(xlc.grad(f, argnums=(0, 1)))
     each = [one(x, W) for x in X]
-    for mapped in (xlc.vmap(xlc.grad(f, argnums=(0, 1)), in_axes=(0, None)), xlc.jit(xlc.vmap(xlc.grad(f, argnums=(0, 1)), in_axes=(0, None)))):
-        gx, gw = mapped(X, W)
+    mapped = xlc.vmap(xlc.grad(f, argnums=(0, 1)), in_axes=(0, None))
+    for g in (mapped, xlc.jit(mapped)):
+        gx, gw = g(X, W)
         np.testing.assert_allclose(gx, [g[0] for g in each], rtol=1e-11)
         np.testing.assert_allclose(gw, [g[1] for g in each], rtol=1e-11)
     gx, gw = xlc.grad(lambda x, w: xlc.vmap(f, in_axes=(0, None))(x, w).sum(), argnums=(0, 1))(X, W)

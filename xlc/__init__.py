@@ -6,6 +6,7 @@
 
     y = layer(x, w, b)                                         compiled at the first call of a kind, then only run
     dw = xlc.grad(lambda w: layer(x, w, b).mean())(w)
+    each = xlc.vmap(layer, in_axes=(0, None, None))(xs, w, b)  a function of one x, for many
     xlc.aot.export(layer, [xlc.spec(("batch", 784)), w, b], "layer.so")
 
 Words that mean one thing here:
@@ -24,6 +25,9 @@ Words that mean one thing here:
     spec         the type of an argument in place of an array; its sizes may be names
     key          uint32[2], a seed of random numbers; ``xlc.random.key(0)``
     pytree       nested dicts, lists, tuples, dataclasses of arrays
+    tangent      how a value changes when the arguments do: what forward mode (jvp) computes
+    cotangent    how the result changes when a value does: what reverse mode (vjp, grad) computes
+    batched      having the axis that vmap maps, in front
 """
 
 from __future__ import annotations

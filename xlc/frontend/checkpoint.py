@@ -11,8 +11,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import numpy as np
-
 from ..errors import XlcTypeError, XlcValueError
 from ..ir.node import Graph, Node, parameter
 from ..transform.calls import substitute
@@ -46,7 +44,7 @@ def checkpoint(f: Callable[..., Any] | None = None, *, policy: str = "nothing_sa
     @wraps(f)
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = flatten((args, kwargs))
-        given = [lift(leaf) if isinstance(leaf, (Tracer, np.ndarray, np.generic)) else None for leaf in leaves]
+        given = [lift(leaf) if _is_traced(leaf) else None for leaf in leaves]
         params = {k: parameter(t.node.type, f"x{k}", k) for k, t in enumerate(given) if t is not None}
         own = [leaf if t is None else Tracer(params[k], t._weak) for k, (leaf, t) in enumerate(zip(leaves, given, strict=True))]
         own_args, own_kwargs = unflatten(tree, own)
@@ -60,6 +58,11 @@ def checkpoint(f: Callable[..., Any] | None = None, *, policy: str = "nothing_sa
         return unflatten(out_tree, [Tracer(n) for n in nodes])
 
     return runnable(checkpointed, f, ("checkpoint", policy))
+
+
+def _is_traced(leaf: Any) -> bool:
+    """Whether the leaf becomes an argument of the call; what is known stays a constant of its body."""
+    return isinstance(leaf, Tracer) and (leaf.node.op.name == "parameter" or bool(leaf.node.args))
 
 
 def _captured(results: list[Node], params: list[Node]) -> list[Node]:

@@ -50,7 +50,8 @@ class Op:
     jvp(tangents, y, *args, **attrs) -> Node       tangent of the result from those of the arguments (None: zero), where the one that
                                                    ``transform.jvp`` derives from the kind or from vjp does not serve
     batch(size, args, batched, **attrs) -> Node    the operator at ``size`` positions of an axis that comes first in the result and in
-                                                   those arguments that ``batched`` flags, where the kind's rule does not serve
+                                                   those arguments that ``batched`` flags, where the kind's rule does not serve. Both
+                                                   may give NotImplemented for cases in which the derived rule does serve
     results(*types, **attrs) -> types              for an operator with several outputs, which are the nodes op(args){output=i, ...}: the
                                                    types of all of them. ``infer`` is derived, ``numpy`` gives a list of all outputs, and
                                                    these rules, too, speak of all outputs of one call; ``attrs`` comes without ``output``:

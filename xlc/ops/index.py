@@ -152,8 +152,10 @@ def _every(size: Size, ids: Sequence[Node], batched: Sequence[bool]) -> list[Nod
 
 def _behind(x: Node, count: int, place: int) -> Node:
     """Dimensions 1 to ``count`` come after the ``place`` dimensions that follow them."""
+    if not count or not place:
+        return x
     order = (0, *range(1 + count, 1 + count + place), *range(1, 1 + count), *range(1 + count + place, x.rank))
-    return x if list(order) == sorted(order) else lookup("transpose")(x, axes=order)
+    return lookup("transpose")(x, axes=order)
 
 
 index = view("index", _read_type, _index_array, _index_pull, arity=None, kind="indexed", batch=_index_batch,
@@ -270,9 +272,7 @@ def _scatter_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], ax
     if not any(ids_batched):
         return scatter(x, u, *ids, axes=up(axes), mode=mode)
     every = _every(size, ids, ids_batched)
-    count, place = every[0].rank - 1, axes[0]
-    order = (0, *range(1 + place, 1 + place + count), *range(1, 1 + place), *range(1 + place + count, u.rank))
-    return scatter(x, lookup("transpose")(u, axes=order), *every, axes=(0, *up(axes)), mode=mode)
+    return scatter(x, _behind(u, axes[0], every[0].rank - 1), *every, axes=(0, *up(axes)), mode=mode)
 
 
 scatter: Any = register(Op("scatter", "indexed", None, _scatter_type, _scatter_array, vjp=_scatter_vjp, jvp=_scatter_jvp,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.node import Graph, Node, call_of, make, outputs, parameter
+from ..ir.node import Call, Graph, Node, call_of, outputs, parameter
 
 Compile = Callable[[Graph], Graph]
 
@@ -107,42 +107,62 @@ def _pruned_loop(call: _Call) -> dict[int, Node]:
 
 
 def _pruned_branches(call: _Call) -> dict[int, Node]:
-    branches: tuple[Graph, ...] = call.attrs["branches"]
-    if len(call.needed) == len(branches[0].results):
-        return dict(enumerate(call.results(call.args)))
-    kept = tuple(Graph(b.params, tuple(b.results[j] for j in call.needed), b.name) for b in branches)
-    return dict(zip(call.needed, call.results(call.args, branches=kept), strict=True))
+    index, *operands = call.args
+    results = [tuple(b.results[j] for j in call.needed) for b in call.attrs["branches"]]
+    read = [set(Graph((), r).nodes()) for r in results]
+    used = [k for k in range(len(operands)) if any(b.params[k] in inside for b, inside in zip(call.attrs["branches"], read, strict=True))]
+    kept = tuple(Graph(tuple(b.params[k] for k in used), r, b.name) for b, r in zip(call.attrs["branches"], results, strict=True))
+    return dict(zip(call.needed, call.results([index, *(operands[k] for k in used)], branches=kept), strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ loops that are one
 
 
 def merge(graph: Graph) -> Graph:
-    """Loops whose bodies have the same parameters, on the same arguments, become one: transforms keep the parameters of a body that they
-    extend, so the loop that a gradient needs and the original are found to be one here."""
-    kinds: dict[Any, list[Node]] = {}
+    """Loops that do all that others do take over their work. Transforms keep the parameters of a body that they extend, so that the loop
+    that a gradient needs, or the one that also carries tangents, and the original are seen to be the same loop here."""
+    loops: dict[Call, list[Node]] = {}
     for n in graph.nodes():
         if n.op.kind == "control" and "body" in n.attributes:
-            key = n.args, n["body"].params, n["length"], n["reverse"], n["body"].results[:n["carries"]]
-            kinds.setdefault(key, []).append(n)
-    whole: dict[Node, tuple[Graph, int]] = {}
-    for nodes in kinds.values():
-        if len({n["body"] for n in nodes}) > 1:
-            body, carries = nodes[0]["body"], nodes[0]["carries"]
-            rows = dict.fromkeys(r for n in nodes for r in n["body"].results[carries:])
-            union = Graph(body.params, (*body.results[:carries], *rows), body.name)
-            place = {r: carries + k for k, r in enumerate(rows)}
-            for n in nodes:
-                k = n["output"]
-                whole[n] = union, k if k < carries else place[n["body"].results[k]]
+            loops.setdefault(call_of(n), []).append(n)
+    known = [_Loop(call, nodes) for call, nodes in loops.items()]
+    for small in sorted(known, key=lambda c: len(c.given)):
+        large = next((c for c in known if c is not small and small.is_part_of(c)), None)
+        if large is not None:
+            return merge(_taken_over(graph, small, large))
+    return graph
 
-    def rule(n: Node, args: tuple[Node, ...]) -> Node | None:
-        if n not in whole:
-            return None
-        union, k = whole[n]
-        return make(n.op, args, n.type, {**n.attributes, "body": union, "output": k}, n.loc)
 
-    return graph.rebuild(rule) if whole else graph
+class _Loop:
+    """A loop: its arguments by the parameters that stand for them, and what becomes of its carries."""
+
+    def __init__(self, call: Call, nodes: Sequence[Node]):
+        self.call, self.nodes, attrs = call, nodes, dict(call.attrs)
+        self.body: Graph = attrs["body"]
+        self.trips, self.carries, self.fixed = (attrs["length"], attrs["reverse"]), attrs["carries"], attrs["fixed"]
+        roles = ["fixed"] * self.fixed + ["carry"] * self.carries + ["row"] * (len(call.args) - self.fixed - self.carries)
+        self.given = dict(zip(self.body.params, zip(call.args, roles, strict=True), strict=True))
+        self.carried = dict(zip(self.body.params[self.fixed:], self.body.results[:self.carries], strict=False))
+
+    def is_part_of(self, other: _Loop) -> bool:
+        """Whether the other one carries all that this one does, and does not need its results."""
+        return self.trips == other.trips and self.given.items() <= other.given.items() and self.carried.items() <= other.carried.items() \
+            and not set(self.nodes) & set(Graph((), other.call.args).nodes())
+
+
+def _taken_over(graph: Graph, small: _Loop, large: _Loop) -> Graph:
+    """The graph with the loop ``large`` also giving the results of ``small``."""
+    rows = dict.fromkeys((*large.body.results[large.carries:], *small.body.results[small.carries:]))
+    body = Graph(large.body.params, (*large.body.results[:large.carries], *rows), large.body.name)
+    carry = {p: k for k, p in enumerate(large.carried)}
+    row = {r: large.carries + k for k, r in enumerate(rows)}
+    found = outputs(large.call.op, large.call.args, **{**dict(large.call.attrs), "body": body})  # what these need, neither loop gives
+    instead: dict[Node, Node] = {}
+    for loop in (small, large):
+        for n in loop.nodes:
+            k = n["output"]
+            instead[n] = found[carry[loop.body.params[loop.fixed + k]] if k < loop.carries else row[loop.body.results[k]]]
+    return graph.rebuild(lambda n, args: instead.get(n))
 
 
 # ------------------------------------------------------------------------------------------------ bodies

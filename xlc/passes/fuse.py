@@ -246,7 +246,8 @@ class _Fuser:
             contracts = g.anchor is not None and g.anchor.op.kind == "contraction"
             if n.op.kind == "view" and len(n.operands) == 1 and not at and contracts:
                 return None
-            return "an operand of a contraction, sort or scatter is read many times"
+            return "control flow works on what lies in memory" if g.kind == "control" else \
+                "an operand of a contraction, sort or scatter is read many times"
         if len(g.at) >= MAX_MEMBERS:
             return "the kernel would grow too large"
         if n.op.kind == "reduction":

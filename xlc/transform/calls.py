@@ -8,6 +8,7 @@ A transform handles a call once: ``Op.vjp_all``, ``jvp_all`` and ``batch_all`` s
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from ..errors import XlcTypeError
 from ..ir.node import Call, Graph, Node, call_of, outputs
 from ..ir.op import Op
+from ..ir.text import print_graph
 from ..ir.types import Type
 
 __all__ = ["Call", "above", "call", "call_of", "calls", "foreign", "substitute"]
@@ -62,13 +64,19 @@ def foreign(results: Iterable[Node], own: Iterable[Node]) -> list[Node]:
     return [n for n in Graph((), tuple(results)).nodes() if n.op.name == "parameter" and n not in mine]
 
 
+def _fingerprint(graph: Graph) -> str:
+    return hashlib.sha256(print_graph(graph, locations=False).encode()).hexdigest()[:16]
+
+
 _numbers = itertools.count()
 
 
 def call(kind: str, primal: Graph, args: Sequence[Node], doc: str, *, vjp_all: Callable[..., Any], jvp_all: Callable[..., Any],
          batch_all: Callable[..., Any]) -> list[Node]:
-    """The outputs of ``primal(args)`` as the nodes of one call: a composite of its own, ``kind_7(args...) {output=i}``, whose decomposition
-    is output i of ``primal``, and whose rules for transforms are given."""
+    """The outputs of ``primal(args)`` as the nodes of one call: a composite of its own, ``kind_0123456789abcdef_7(args...) {output=i}``,
+    whose decomposition is output i of ``primal``, and whose rules for transforms are given."""
+
+    kind = f"{kind}_{_fingerprint(primal)}"  # what it computes: graphs of equal text are taken for equal, by the cache on disk too
 
     def inlined(*actual: Node, output: int) -> Node:
         (out,) = substitute([primal.results[output]], dict(zip(primal.params, actual, strict=True)))

@@ -1,7 +1,7 @@
 """Derivatives of loops, and loops of many elements at once: a loop becomes another loop, whose body is a transform of its body.
 
     vjp     the loop once more, with what its gradient needs stacked row by row, and a loop over these rows in the other direction, which
-            carries cotangents (Griewank and Walther, Evaluating Derivatives, 2008; JAX's scan)
+            carries cotangents (Griewank and Walther, Evaluating Derivatives, 2008; JAX's scan); gradients of weights are products after it
     jvp     one loop, which carries values and tangents
     batch   one loop, whose carries have an axis more; where the elements end at different times, until the last has ended
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from functools import reduce
 
 from ..errors import XlcTypeError
 from ..ir.node import Graph, Node, full, outputs, parameter
@@ -20,6 +21,7 @@ from ..ir.op import lookup
 from ..ir.sizes import at
 from ..ir.types import Size
 from ..ops.control import loop
+from ..ops.kinds import up
 from ..ops.shape import moved, repeat
 from .calls import foreign, substitute
 from .grad import cotangents
@@ -58,20 +60,72 @@ def vjp(gs: Sequence[Node | None], needed: Sequence[bool], *args: Node, body: Gr
             back.rows[seed] = g
     found = dict(zip(found, substitute(list(found.values()), inside), strict=True))
     place: dict[int, int] = {}
-    for k in (k for k in wrt if k < fixed + carries):
+    sums: dict[int, _Sum] = {}
+    for k in wrt:
         g, p, j = found[k], body.params[k], k - fixed
-        if k >= fixed:
+        if fixed <= k < fixed + carries:
             seed = seeds[j]
             assert seed is not None
             first = gs[j] if j < len(gs) else None
             place[k] = back.carry(seed, full(p.type, 0) if first is None else first, full(p.type, 0) if g is None else g)
+        elif g is not None and k < fixed:
+            sums[k] = _Sum(g, p, back)
         elif g is not None:
-            total = parameter(p.type, f"d_{p['name']}", k)
-            place[k] = back.carry(total, full(p.type, 0), lookup("add")(total, g))
-    for k in (k for k in wrt if k >= fixed + carries and found[k] is not None):
-        place[k] = back.row(found[k])
+            place[k] = back.row(g)
     out = back.outputs()
-    return [out[place[k]] if k in place and needed[k] else None for k in range(len(args))]
+    grads = {**{k: out[at_] for k, at_ in place.items()}, **{k: total.value(out) for k, total in sums.items()}}
+    return [grads.get(k) if needed[k] else None for k in range(len(args))]
+
+
+class _Sum:
+    """The cotangent of a fixed value: the sum over all iterations of what each contributes, ``g``. It is a carry; but the sum of products
+    ``dot(a, b)`` is one product of stacked factors after the loop, where the factors are there or smaller than it: the gradient of a weight
+    is then one large contraction, and no iteration touches it."""
+
+    def __init__(self, g: Node, p: Node, back: _Loop):
+        self.back = back
+        self.later: list[tuple[Node, Node, list[int | Node]]] = []  # term, product, its factors' stacks or places
+        now: list[Node] = []
+        for term in _terms(g):
+            product = _product(term)
+            if product is None or sum(_bytes(a) for a in product.args if a not in back.rows) > _bytes(product) \
+                    or not all(back.varies(a) for a in product.args):
+                now.append(term)
+            else:
+                self.later.append((term, product, [back.rows[a] if a in back.rows else back.row(a) for a in product.args]))
+        self.place: int | None = None
+        if now:
+            total = parameter(p.type, f"d_{p['name']}", 0)
+            self.place = back.carry(total, full(p.type, 0), reduce(lookup("add"), now, total))
+
+    def value(self, out: Sequence[Node]) -> Node:
+        parts = [] if self.place is None else [out[self.place]]
+        for term, product, factors in self.later:
+            a, b = (out[f] if isinstance(f, int) else f for f in factors)
+            (lc, rc), (lb, rb) = product["contract"], product["batch"]
+            whole = product.op(a, b, contract=((0, *up(lc)), (0, *up(rc))), batch=(up(lb), up(rb)))
+            parts += [n for n in substitute([term], {product: whole}) if n is not None]
+        return reduce(lookup("add"), parts)
+
+
+def _terms(g: Node) -> list[Node]:
+    """The addends of a sum, in order."""
+    found: list[Node] = []
+    stack = [g]
+    while stack:
+        n = stack.pop()
+        if n.op.name == "add":
+            stack += reversed(n.args)
+        else:
+            found.append(n)
+    return found
+
+
+def _product(term: Node) -> Node | None:
+    """The contraction that the term is, but for the order of its dimensions."""
+    while term.op.name == "transpose":
+        term = term.args[0]
+    return term if term.op.kind == "contraction" else None
 
 
 class _Loop:
@@ -92,8 +146,13 @@ class _Loop:
     def row(self, value: Node | None) -> int:
         """A result that is stacked, as a negative place."""
         assert value is not None
-        self.stacked.append(value)
-        return -len(self.stacked)
+        if value not in self.stacked:
+            self.stacked.append(value)
+        return -1 - self.stacked.index(value)
+
+    def varies(self, n: Node) -> bool:
+        """Whether a value differs between iterations."""
+        return any(m.op.name == "parameter" and m not in self.fixed for m in Graph((), (n,)).nodes())
 
     def outputs(self) -> list[Node]:
         """The carries in order, then the stacked results in reverse order, so that both kinds of places are indices."""

@@ -64,7 +64,7 @@ def _pulled(body: Graph, args: Sequence[Node], gs: Sequence[Node | None], needed
     kept = kept_values(values, read, body.params, free, dear)
     again = [r for r in read if r not in kept]
     computed = Graph((), tuple(again)).rebuild(lambda n, _: barrier(n, *live_seeds) if n in kept else None).results
-    late = substitute(live, dict(zip(again, computed, strict=True)))
+    late = substitute(live, {**{n: n for n in kept}, **dict(zip(again, computed, strict=True))})
     actual = dict(zip(body.params, args, strict=True)) | {s: g for s, g in zip(seeds, gs, strict=True) if s is not None and g is not None}
     pulled = iter(substitute(late, actual))
     by_param = {p: None if g is None else next(pulled) for p, g in found.items()}
