@@ -248,10 +248,10 @@ avg_pool = composite("avg_pool", _avg_pool_type, _avg_pool)
 
 
 def _local_response_norm(x: Node, radius: int, alpha: float, beta: float, k: float) -> Node:
-    wide, last = wide(x), x.rank - 1
-    total = sum_pool(wide * wide, axes=(last,), window=(2 * radius + 1,), stride=(1,), padding=((radius, radius),))
+    y, last = wide(x), x.rank - 1
+    total = sum_pool(y * y, axes=(last,), window=(2 * radius + 1,), stride=(1,), padding=((radius, radius),))
     base = total * alpha + k
-    return cast(wide * pow_(base, full(base.type, -beta)), dtype=x.dtype)
+    return cast(y * pow_(base, full(base.type, -beta)), dtype=x.dtype)
 
 
 local_response_norm = composite("local_response_norm", lambda x, radius, alpha, beta, k: float_type(x), _local_response_norm)
