@@ -18,7 +18,7 @@ from xlc.ir.node import Node
 from xlc.ir.op import Op
 from xlc.ir.types import Dim, Size, Type, product
 
-from .kinds import ALL, composite
+from .kinds import NUMBERS, composite
 from .linalg import dot
 from .reduce import sum_
 from .scalar import cast
@@ -37,8 +37,8 @@ def _extents(x: Type, padding: Pairs, base: tuple[int, ...]) -> list[Size]:
 
 def _checked(x: Type, w: Type, groups: int, *lists: tuple[Any, ...]) -> None:
     k = x.rank - 2
-    if x.dtype is not w.dtype:
-        raise XlcTypeError(f"conv needs operands of one dtype, found {x} and {w}")
+    if x.dtype is not w.dtype or x.dtype not in NUMBERS:
+        raise XlcTypeError(f"conv needs two arrays of numbers of one dtype, found {x} and {w}")
     if k < 1 or w.rank != x.rank or any(len(v) != k for v in lists):
         raise XlcValueError(f"conv of {x} and {w}: both need a batch or channel dimension, {k} spatial ones and channels; stride, padding, "
                             "base and dilation have an entry for each spatial dimension")
@@ -78,7 +78,7 @@ def _conv(x: Node, w: Node, padding: Pairs, stride: tuple[int, ...], base: tuple
     out = _conv_type(x.type, w.type, padding, stride, base, dilation, groups).shape
     x = _around(x, padding, base)
     if groups > 1 and w.shape[k] == 1:
-        return _depthwise(x, w, stride, dilation, groups, out)
+        return _depthwise(x, w, stride, dilation, groups)
     y = windows(x, _spatial(x), w.shape[:k], stride, dilation)  # (window..., batch, positions..., channels)
     inner = tuple(range(k))
     if groups == 1:
@@ -88,15 +88,15 @@ def _conv(x: Node, w: Node, padding: Pairs, stride: tuple[int, ...], base: tuple
     return reshape(transpose(z, axes=(*range(1, z.rank - 1), 0, z.rank - 1)), shape=out)
 
 
-def _depthwise(x: Node, w: Node, stride: tuple[int, ...], dilation: tuple[int, ...], groups: int, out: tuple[Size, ...]) -> Node:
+def _depthwise(x: Node, w: Node, stride: tuple[int, ...], dilation: tuple[int, ...], groups: int) -> Node:
     """Each channel on its own: no contraction, but a sum over the window that runs along the channels."""
     k = x.rank - 2
     y = wide(windows(x, _spatial(x), w.shape[:k], stride, dilation))
-    many = w.shape[-1] // groups
-    shape = (*y.shape, many)
-    each = reshape(wide(w), shape=(*w.shape[:k], groups, many))
-    y = broadcast(y, shape=shape, axes=tuple(range(y.rank))) * broadcast(each, shape=shape, axes=(*range(k), y.rank - 1, y.rank))
-    return cast(reshape(sum_(y, axes=tuple(range(k))), shape=out), dtype=x.dtype)
+    lead = tuple(range(y.rank - 1))
+    repeated = broadcast(y, shape=(*y.shape, w.shape[-1] // groups), axes=(*lead, y.rank - 1))
+    y = reshape(repeated, shape=(*y.shape[:-1], w.shape[-1]))
+    each = broadcast(reshape(wide(w), shape=(*w.shape[:k], w.shape[-1])), shape=y.shape, axes=(*range(k), y.rank - 1))
+    return cast(sum_(y * each, axes=tuple(range(k))), dtype=x.dtype)
 
 
 def _conv_vjp(g: Node, y: Node, x: Node, w: Node, padding: Pairs, stride: Any, base: Any, dilation: Any, groups: int) -> list[Node]:
@@ -129,7 +129,7 @@ def transposed_weights(w: Node, groups: int) -> Node:
     return reshape(w, shape=(*w.shape[:k + 1], w.shape[k + 1] * w.shape[k + 2]))
 
 
-conv: Op = composite("conv", _conv_type, _conv, arity=2, vjp=_conv_vjp, dtypes=ALL)
+conv: Op = composite("conv", _conv_type, _conv, arity=2, vjp=_conv_vjp, dtypes=NUMBERS)
 
 
 def _weights_type(x: Type, g: Type, window: tuple[int, ...], padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...],
@@ -162,5 +162,5 @@ def _conv_weights_vjp(h: Node, y: Node, x: Node, g: Node, window: Any, padding: 
             conv(x, h, padding=padding, stride=stride, base=base, dilation=dilation, groups=groups)]
 
 
-conv_weights: Op = composite("conv_weights", _weights_type, _conv_weights, arity=2, vjp=_conv_weights_vjp, dtypes=ALL,
+conv_weights: Op = composite("conv_weights", _weights_type, _conv_weights, arity=2, vjp=_conv_weights_vjp, dtypes=NUMBERS,
                              doc="the weights' cotangent of conv(x, w), from that of its result")

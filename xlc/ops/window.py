@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xlc.errors import XlcValueError
+from xlc.errors import XlcTypeError, XlcValueError
 from xlc.ir.loops import Expr, size
 from xlc.ir.node import Node, constant, full
 from xlc.ir.op import Op, lookup
@@ -285,6 +285,8 @@ def _transposed(taps: tuple[np.ndarray, np.ndarray], source: int) -> tuple[np.nd
 
 
 def _resample_type(x: Type, axis: int, size: int, method: str, adjoint: bool) -> Type:
+    if not x.dtype.is_float and (method != "nearest" or adjoint):
+        raise XlcTypeError(f"resample of {x} computes means: it needs floats")
     if not 0 <= axis < x.rank or not isinstance(x.shape[axis], int) or x.shape[axis] < 1 or size < 1:
         raise XlcValueError(f"resample of {x} to {size} along axis {axis}: both sizes must be known and at least 1")
     return x.with_shape(size if d == axis else s for d, s in enumerate(x.shape))
@@ -292,11 +294,12 @@ def _resample_type(x: Type, axis: int, size: int, method: str, adjoint: bool) ->
 
 def _resample(x: Node, axis: int, size: int, method: str, adjoint: bool) -> Node:
     index, weight = _transposed(_taps(size, x.shape[axis], method), size) if adjoint else _taps(x.shape[axis], size, method)
+    if len(index) == 1 and (weight == 1).all():
+        return gather(x, constant(index[0]), axis=axis)
     terms = gather(wide(x), constant(index), axis=axis)
-    if (weight != 1).any():
-        weights = broadcast(constant(weight.astype(terms.dtype.numpy)), shape=terms.shape, axes=(axis, axis + 1))
-        zero = full(terms.type, 0)
-        terms = where(equal(weights, zero), zero, weights * terms)  # what does not count may be infinite
+    weights = broadcast(constant(weight.astype(terms.dtype.numpy)), shape=terms.shape, axes=(axis, axis + 1))
+    zero = full(terms.type, 0)
+    terms = where(equal(weights, zero), zero, weights * terms)  # what does not count may be infinite
     return cast(sum_(terms, axes=(axis,)), dtype=x.dtype)
 
 
