@@ -23,8 +23,8 @@ from xlc.ir.types import Size, Type, f32, i32, i64, product
 
 from .index import extent_like, gather
 from .kinds import ALL, composite, float_type, is_half, view
-from .reduce import argmax, lowest, max_, sum_
-from .scalar import cast, equal, maximum, minimum, pow_, where
+from .reduce import lowest, max_, min_, sum_
+from .scalar import bitwise_or, cast, equal, maximum, minimum, not_equal, pow_, where
 from .shape import broadcast, pad, reshape, slice_, spread, transpose
 
 Pairs = tuple[tuple[Size, Size], ...]
@@ -208,12 +208,15 @@ def _max_pool(x: Node, axes: tuple[int, ...], window: tuple[int, ...], stride: t
 
 def _max_pool_vjp(g: Node, y: Node, x: Node, axes: Any, window: Any, stride: Any, padding: Any) -> list[Node]:
     """To the first of the greatest, in row-major order of the window."""
-    taken = argmax(_pooled(x, axes, window, stride, padding, lowest(x.dtype)), axes=tuple(range(len(axes))))
-    place = reshape(lookup("iota")(shape=(product(window),), axis=0, dtype=i32), shape=window)
-    chosen = _each_window(cast(taken, dtype=i32), window)
-    hit = equal(chosen, broadcast(place, shape=chosen.shape, axes=tuple(range(len(axes)))))
-    every = _each_window(g, window)
-    return [_spread_over_windows(where(hit, every, full(every.type, 0)), x, axes, stride, padding)]
+    every = _pooled(x, axes, window, stride, padding, lowest(x.dtype))
+    count, k = product(window), len(window)
+    place = reshape(lookup("iota")(shape=(count,), axis=0, dtype=i32), shape=window)
+    places = broadcast(place, shape=every.shape, axes=tuple(range(k)))
+    greatest = bitwise_or(equal(every, _each_window(y, window)), not_equal(every, every))
+    first = min_(where(greatest, places, full(places.type, count)), axes=tuple(range(k)))
+    back = _each_window(g, window)
+    hit = where(equal(_each_window(first, window), places), back, full(back.type, 0))
+    return [_spread_over_windows(hit, x, axes, stride, padding)]
 
 
 max_pool = composite("max_pool", _pool_type, _max_pool, vjp=_max_pool_vjp, dtypes=ALL)
