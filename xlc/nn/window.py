@@ -100,8 +100,8 @@ def _operands(name: str, x: Any, w: Any, layout: Any) -> tuple[Node, Node, tuple
     first, second = cast(a.node, dtype), cast(b.node, dtype)
     spatial = _spatial(first, layout, name)
     if second.rank != first.rank:
-        raise XlcValueError(f"{name} of x with shape {show_shape(first.shape)} expects weights of {first.rank} dimensions, found shape "
-                            f"{show_shape(second.shape)}")
+        raise XlcValueError(f"{name} of x with shape {show_shape(first.shape)} expects weights of as many dimensions, found shape "
+                            f"{show_shape(second.shape)}; a single example is a batch of one: x[None]")
     return first, second, spatial
 
 
