@@ -1,5 +1,5 @@
-"""Convolution, pooling, local response normalisation and resizing against plain loops in float64, SciPy, finite differences, and PyTorch where
-it is installed; their kernels; named batch sizes; export."""
+"""Convolution, pooling, local response normalisation and resizing against plain loops in float64, SciPy, finite differences, and PyTorch
+where it is installed; their kernels; named batch sizes; export."""
 
 from __future__ import annotations
 
@@ -43,17 +43,24 @@ def same(n: int, k: int, s: int, d: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def widths(padding: Any, *lists: Any) -> list[tuple[int, int]]:
+    """The padding that an argument means."""
+    if isinstance(padding, str):
+        return [same(*t) if padding == "SAME" else (0, 0) for t in zip(*lists, strict=True)]
+    return [(p, p) if isinstance(p, int) else p for p in ([padding] * len(lists[0]) if isinstance(padding, int) else padding)]
+
+
 def places(shape: tuple[int, ...], window: tuple[int, ...], stride: Any, pads: Any, dilation: Any) -> Any:
     """(position, place in the window, element of x or None) of everything that windows look at."""
-    out = tuple((n + lo + hi - (k - 1) * d - 1) // s + 1 for n, k, s, (lo, hi), d in zip(shape, window, stride, pads, dilation, strict=True))
-    for i in np.ndindex(*out):
+    for i in np.ndindex(*positions(shape, window, stride, pads, dilation)):
         for w in np.ndindex(*window):
             at = tuple(a * s - lo + b * d for a, b, s, (lo, _), d in zip(i, w, stride, pads, dilation, strict=True))
             yield i, w, at if all(0 <= a < n for a, n in zip(at, shape, strict=True)) else None
 
 
 def positions(shape: Any, window: Any, stride: Any, pads: Any, dilation: Any) -> tuple[int, ...]:
-    return tuple((n + lo + hi - (k - 1) * d - 1) // s + 1 for n, k, s, (lo, hi), d in zip(shape, window, stride, pads, dilation, strict=True))
+    return tuple((n + lo + hi - (k - 1) * d - 1) // s + 1
+                 for n, k, s, (lo, hi), d in zip(shape, window, stride, pads, dilation, strict=True))
 
 
 def loop_conv(x: np.ndarray, w: np.ndarray, stride: Any, pads: Any, dilation: Any, groups: int) -> np.ndarray:
@@ -100,8 +107,7 @@ def test_convolution_and_its_gradients(k: int, stride: Any, padding: Any, dilati
     groups, c, o = CHANNELS[channels]
     x, w = draw(2, *SIZES[k], c), draw(*WINDOWS[k], c // groups, o)
     s, d = ([v] * k if isinstance(v, int) else v for v in (stride, dilation))
-    pads = [same(*t) for t in zip(SIZES[k], WINDOWS[k], s, d, strict=True)] if padding == "SAME" else [(0, 0)] * k if padding == "VALID" else \
-        [(p, p) if isinstance(p, int) else p for p in ([padding] * k if isinstance(padding, int) else padding)]
+    pads = widths(padding, SIZES[k], WINDOWS[k], s, d)
     expected = loop_conv(x, w, s, pads, d, groups)
     h = draw(*expected.shape)
 
@@ -116,7 +122,7 @@ def test_convolution_and_its_gradients(k: int, stride: Any, padding: Any, dilati
     for a, b in zip(found, (expected, *loop_gradients(x, w, h, s, pads, d, groups)), strict=True):
         close(a, b)
     if k == 2:  # channels first: the same numbers elsewhere
-        turned = xlc.jit(both, static_argnames=("layout",))(first(x), np.ascontiguousarray(w.transpose(3, 2, 0, 1)), layout=FIRST[k], h=first(h))
+        turned = xlc.jit(both, static_argnames=("layout",))(first(x), w.transpose(3, 2, 0, 1).copy(), layout=FIRST[k], h=first(h))
         for a, b in zip(turned, (first(found[0]), first(found[1]), found[2].transpose(3, 2, 0, 1)), strict=True):
             close(a, b)
 
@@ -177,11 +183,11 @@ def test_small_images(size: int, channels: int) -> None:
     """Their rows are shorter than a register tile is high: a tile holds several, with whatever follows on it."""
     x, w, b = draw(7, size, size, 5, dtype="f4"), draw(3, 3, 5, channels, dtype="f4"), draw(channels, dtype="f4")
     expected = loop_conv(x.astype("f8"), w.astype("f8"), (1, 1), ((1, 1), (1, 1)), (1, 1), 1) + b
-    for f, last in ((lambda y: np.maximum(y, 0), lambda y: np.maximum(y, 0)), (lambda y: np.tanh(np.exp(-y * y)), lambda y: np.tanh(np.exp(-y * y)))):
+    for f in (lambda y: np.maximum(y, 0), lambda y: np.tanh(np.exp(-y * y))):
         program = xlc.jit(lambda x, w, b, f=f: f(nn.conv(x, w, padding=1) + b), dynamic={"x": {0: "batch"}})
-        close(program(x, w, b), last(expected), 1e-5)
-        close(program(x[:2], w, b), last(expected[:2]), 1e-5)
-        close(xlc.jit(lambda x, w, b, f=f: f(nn.conv(x, w, padding=1) + b))(x, w, b), last(expected), 1e-5)
+        close(program(x, w, b), f(expected), 1e-5)
+        close(program(x[:2], w, b), f(expected[:2]), 1e-5)
+        close(xlc.jit(lambda x, w, b, f=f: f(nn.conv(x, w, padding=1) + b))(x, w, b), f(expected), 1e-5)
 
 
 def test_second_derivatives() -> None:
@@ -209,7 +215,8 @@ def test_second_derivatives() -> None:
 
 TRANSPOSED = [  # spatial dimensions, stride, padding, output padding, dilation, channels
     (2, 1, 0, 0, 1, "whole"), (2, 2, 1, 1, 1, "whole"), (2, 2, 0, 0, 1, "groups"), (2, (3, 1), (1, 0), (2, 0), 1, "depthwise"),
-    (2, 4, 0, 0, 1, "whole"), (2, 2, 1, 0, 2, "multiplied"), (1, 2, 1, 1, 1, "whole"), (1, 3, 0, 0, 2, "groups"), (3, 2, (1, 1, 0), 1, 1, "whole")]
+    (2, 4, 0, 0, 1, "whole"), (2, 2, 1, 0, 2, "multiplied"), (1, 2, 1, 1, 1, "whole"), (1, 3, 0, 0, 2, "groups"),
+    (3, 2, (1, 1, 0), 1, 1, "whole")]
 
 
 @pytest.mark.parametrize(("k", "stride", "padding", "more", "dilation", "channels"), TRANSPOSED, ids=str)
@@ -226,9 +233,10 @@ def test_transposed_convolution(k: int, stride: Any, padding: Any, more: Any, di
     expected = loop_gradients(like, forward, x, s, pads, [dilation] * k, groups)[0]
     h = draw(*expected.shape)
 
+    options = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation, "groups": groups}
+
     def both(x: Any, w: Any) -> Any:
-        y, pull = xlc.vjp(lambda x, w: nn.conv_transpose(x, w, stride=stride, padding=padding, output_padding=more, dilation=dilation, groups=groups,
-                                                         layout=LAST[k]), x, w)
+        y, pull = xlc.vjp(lambda x, w: nn.conv_transpose(x, w, **options, layout=LAST[k]), x, w)
         return y, *pull(h)
 
     y, dx, dw = xlc.jit(both)(x, w)
@@ -236,8 +244,7 @@ def test_transposed_convolution(k: int, stride: Any, padding: Any, more: Any, di
     close(dx, loop_conv(h, forward, s, pads, [dilation] * k, groups))
     close(np.moveaxis(dw, (0, 1), (-1, -2)), loop_gradients(h, forward, x, s, pads, [dilation] * k, groups)[1])
     if k == 2:
-        close(nn.conv_transpose(first(x), w, stride=stride, padding=padding, output_padding=more, dilation=dilation, groups=groups,
-                                layout=FIRST[k]), first(y))
+        close(nn.conv_transpose(first(x), w, **options, layout=FIRST[k]), first(y))
 
 
 def test_transposed_convolution_keeps_multiples() -> None:
@@ -249,7 +256,8 @@ def test_transposed_convolution_keeps_multiples() -> None:
 # ------------------------------------------------------------------------------------------------ pooling
 
 POOLS = [  # spatial dimensions, window, stride, padding
-    (2, 2, None, 0), (2, (3, 2), 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (2, 1, 2, 0), (2, 3, 2, "SAME"), (2, (4, 3), (2, 3), ((0, 2), (1, 0))), (2, (7, 6), None, 0),
+    (2, 2, None, 0), (2, (3, 2), 2, 1), (2, 3, 1, 1), (2, 2, 3, 0), (2, 1, 2, 0), (2, 3, 2, "SAME"),
+    (2, (4, 3), (2, 3), ((0, 2), (1, 0))), (2, (7, 6), None, 0),
     (1, 3, 2, 1), (1, 2, 4, 0), (3, 2, None, 0), (3, (2, 3, 1), 1, (1, 1, 0))]
 
 
@@ -258,8 +266,7 @@ def test_pooling_and_its_gradients(k: int, window: Any, stride: Any, padding: An
     x = rng.integers(-2, 3, (2, *SIZES[k], 3)).astype("f8")  # with ties
     size = (window,) * k if isinstance(window, int) else window
     s = size if stride is None else (stride,) * k if isinstance(stride, int) else stride
-    pads = [same(*t, 1) for t in zip(SIZES[k], size, s, strict=True)] if padding == "SAME" else \
-        [(p, p) if isinstance(p, int) else p for p in ([padding] * k if isinstance(padding, int) else padding)]
+    pads = widths(padding, SIZES[k], size, s, [1] * k)
     shape = (2, *positions(SIZES[k], size, s, pads, [1] * k), 3)
     top, at, total, count = np.full(shape, -np.inf), np.full(shape, -1), np.zeros(shape), np.zeros(shape)
     found = list(places(SIZES[k], size, s, pads, [1] * k))
@@ -396,8 +403,10 @@ def test_named_batch_sizes_compile_once() -> None:
     program = xlc.jit(net, dynamic={"x": {0: "batch"}})
     for n in (5, 1, 0, 8):
         x = draw(n, 32, 32, 1)
-        h = np.maximum(loop_conv(x, weights[0], (1, 1), [(0, 0)] * 2, (1, 1), 1), 0).reshape(n, 14, 2, 14, 2, 6).max((2, 4), initial=-np.inf)
-        h = np.maximum(loop_conv(h, weights[1], (1, 1), [(0, 0)] * 2, (1, 1), 1), 0).reshape(n, 5, 2, 5, 2, 16).max((2, 4), initial=-np.inf)
+        h = x
+        for w, size in zip(weights[:2], (14, 5), strict=True):
+            h = np.maximum(loop_conv(h, w, (1, 1), [(0, 0)] * 2, (1, 1), 1), 0)
+            h = h.reshape(n, size, 2, size, 2, -1 if n else w.shape[-1]).max((2, 4), initial=-np.inf)
         close(program(x), h.reshape(n, 400) @ weights[2])
 
 
@@ -441,7 +450,8 @@ def test_kernels() -> None:
 
 X, W = np.zeros((2, 8, 8, 4)), np.zeros((3, 3, 4, 6))
 WRONG = [
-    (lambda: nn.conv(X[0], W), "x\\[None\\]"), (lambda: nn.conv(X, W[0]), "weights of as many"), (lambda: nn.conv(X, W[:, :, :3]), "4 channels"),
+    (lambda: nn.conv(X[0], W), "x\\[None\\]"), (lambda: nn.conv(X, W[0]), "weights of as many"),
+    (lambda: nn.conv(X, W[:, :, :3]), "4 channels"),
     (lambda: nn.conv(X, W[:, :, :2, :5], groups=2), "5 output channels do not divide into 2 groups"),
     (lambda: nn.conv(X, W, groups=0), "groups must be at least 1"), (lambda: nn.conv(X, W, layout="HWC"), "layout is one of"),
     (lambda: nn.conv(X, W, layout="NWC"), "3 dimensions"), (lambda: nn.conv(X, W, stride=0), "stride must be at least 1"),
@@ -449,8 +459,10 @@ WRONG = [
     (lambda: nn.conv(X, W, padding="same"), '"SAME" or "VALID"'), (lambda: nn.conv(X, W, padding=((1, 1, 1), 0)), "padding"),
     (lambda: nn.conv(X, W, dilation=4), "a window of 9 does not fit"), (lambda: nn.conv(X, W, stride=1.5), "stride must be an integer"),
     (lambda: nn.conv(X > 0, W > 0), "numbers"), (lambda: nn.conv(X, np.zeros((0, 3, 4, 6))), "at least 1 in each dimension"),
-    (lambda: nn.conv_transpose(X, W), "weights are \\(in, out"), (lambda: nn.conv_transpose(X, W.transpose(2, 3, 0, 1), output_padding=1), "less than"),
-    (lambda: nn.conv_transpose(X, W.transpose(2, 3, 0, 1), padding=5), "leaves nothing"), (lambda: nn.max_pool(X, 9), "a window of 9 does not fit"),
+    (lambda: nn.conv_transpose(X, W), "weights are \\(in, out"),
+    (lambda: nn.conv_transpose(X, W.transpose(2, 3, 0, 1), output_padding=1), "less than"),
+    (lambda: nn.conv_transpose(X, W.transpose(2, 3, 0, 1), padding=5), "leaves nothing"),
+    (lambda: nn.max_pool(X, 9), "a window of 9 does not fit"),
     (lambda: nn.max_pool(X, 0), "window must be at least 1"), (lambda: nn.avg_pool(X, 2, padding=(1, 2, 3)), "each of the 2 spatial"),
     (lambda: nn.local_response_norm(X, -1), "radius must be at least 0"), (lambda: nn.resize(X, (4,)), "expects 4 sizes, or 2"),
     (lambda: nn.resize(X, (4, 4), method="cubic"), 'method is "nearest"'), (lambda: nn.resize(X, (0, 4)), "cannot become 0")]
@@ -477,14 +489,14 @@ def test_against_torch() -> None:
         groups, c, o = list(CHANNELS.values())[case % 5]
         x, w = draw(2, c, 9, 8), draw(o, c // groups, window, 3)
         more = min(1, max(s, d) - 1)
-        mine = xlc.jit(lambda x, w, s=s, p=p, d=d, g=groups: nn.conv(x, w, stride=s, padding=p, dilation=d, groups=g, layout="NCHW"))
-        turned = xlc.jit(lambda x, w, s=s, p=p, d=d, g=groups, m=more: nn.conv_transpose(x, w, stride=s, padding=p, dilation=d, groups=g, layout="NCHW",
-                                                                                         output_padding=m))
-        theirs = functional.conv2d(*map(torch.from_numpy, (x, w)), stride=s, padding=p, dilation=d, groups=groups).numpy()
+        options = {"stride": s, "padding": p, "dilation": d, "groups": groups}
+        mine = xlc.jit(lambda x, w, options=options: nn.conv(x, w, **options, layout="NCHW"))
+        turned = xlc.jit(lambda x, w, options=options, m=more: nn.conv_transpose(x, w, **options, layout="NCHW", output_padding=m))
+        theirs = functional.conv2d(*map(torch.from_numpy, (x, w)), **options).numpy()
         close(mine(x, w), theirs)
         back = draw(*theirs.shape)
         a, b = (torch.from_numpy(v).requires_grad_() for v in (back, w))
-        y = functional.conv_transpose2d(a, b, stride=s, padding=p, dilation=d, groups=groups, output_padding=more)
+        y = functional.conv_transpose2d(a, b, **options, output_padding=more)
         close(turned(back, w), y.detach().numpy())
         h = draw(*y.shape)
         y.backward(torch.from_numpy(h))

@@ -4,9 +4,9 @@
         ->  pad, copy, broadcast, slide: f32[5,5,8,28,28,32];  dot over (5, 5, 32): f32[8,28,28,64]
 
 x has dimensions (batch, spatial..., channels), w (spatial..., channels / groups, out), the result (batch, spatial..., out). ``base`` puts
-zeros between neighbours of x before it is padded; negative padding crops. With these each of the two operators is the gradient of the other, so
-gradients of gradients are convolutions again, and nothing is scattered. The windows are never stored: the contraction reads them where they
-lie (Chetlur et al., arXiv:1410.0759, implicit GEMM); what was padded is stored once, so that no loop asks where the edge is.
+zeros between neighbours of x before it is padded; negative padding crops. With these the gradients of both operators are the operators
+themselves, so gradients of gradients are convolutions again, and nothing is scattered. The windows are never stored: the contraction reads
+them where they lie (Chetlur et al., arXiv:1410.0759, implicit GEMM); what was padded is stored once, so that no loop asks for the edge.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _conv_type(x: Type, w: Type, padding: Pairs, stride: tuple[int, ...], base: 
     if x.shape[-1] != w.shape[-2] * groups or (isinstance(w.shape[-1], int) and w.shape[-1] % groups):
         raise XlcValueError(f"conv of {x} and {w} in {groups} groups: the weights must have {x.shape[-1]}/{groups} input channels, and a "
                             "multiple of the groups as output channels")
-    out = [positions(*t) for t in zip(_extents(x, padding, base), w.shape[:-2], stride, dilation, strict=True)]
+    out = [positions(n, k, s, d) for n, k, s, d in zip(_extents(x, padding, base), w.shape[:-2], stride, dilation, strict=True)]
     if any(isinstance(n, int) and n < 0 for n in out):
         raise XlcValueError(f"conv of {x} and {w}: the windows do not fit")
     return x.with_shape((x.shape[0], *out, w.shape[-1]))
@@ -107,10 +107,14 @@ def _has_phases(n: Size, stride: int, base: int, dilation: int) -> bool:
 
 def _phased(x: Node, w: Node, padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...], dilation: tuple[int, ...], groups: int,
             out: tuple[Size, ...]) -> Node:
-    """Without the zeros between neighbours: position lo + b*q - e of the result is the sum over a of x[q + a] * w[b*a + e], so the b kinds of
-    positions are b times as many output channels of one convolution with a b-th of the window, whose results are interleaved."""
+    """Without the zeros between neighbours: position lo + b*q - e of the result is the sum over a of x[q + a] * w[b*a + e], so the b kinds
+    of positions are b times as many output channels of one convolution with a b-th of the window, whose results are interleaved."""
     k = x.rank - 2
-    taps, phases, kinds, around, start = [], [], [], [], []
+    taps: list[int] = []
+    phases: list[int] = []
+    kinds: list[int] = []
+    around: list[tuple[Size, Size]] = []
+    start: list[int] = []
     for n, size, m, s, b, d, (lo, hi) in zip(x.shape[1:-1], w.shape[:k], out[1:-1], stride, base, dilation, padding, strict=True):
         b = b if _has_phases(n, s, b, d) else 1
         e = min(b, size)  # the others have no weights: their positions are 0

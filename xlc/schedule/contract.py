@@ -160,17 +160,17 @@ class _Contraction:
         dims, body = self._row_blocks(m_extent, panels, max(tile.rows // self.width, 1), panel)
         if panels == 1:
             body = _at_zero(body, panel)
-        at = 1 + next((k for k, d in enumerate(dims) if d.var is panel), -1)
-        return tuple(parallel([*outer, *dims[:at], *between, *dims[at:]], body, 1))
+        place = 1 + next((k for k, d in enumerate(dims) if d.var is panel), -1)
+        return tuple(parallel([*outer, *dims[:place], *between, *dims[place:]], body, 1))
 
     def _whole_in_tile(self, rows: int) -> None:
-        """Rows are counted along one dimension, ``m``. If the last ones are short (the pixels of a small image), a tile holds them whole: each
-        of its rows then stands for ``width`` of them, whose places are known."""
+        """Rows are counted along one dimension, ``m``. If the last ones are short (the pixels of a small image), a tile holds them whole:
+        each of its rows then stands for ``width`` of them, whose places are known."""
         self.before: list[Expr] = self.ms[:-1]
-        self.m = self.ms[-1] if self.ms else None
+        self.m: Expr | None = self.ms[-1] if self.ms else None
         self.whole: list[Expr] = []
         self.width = 1
-        while self.before and isinstance(n := self.extents[self.m], int) and 2 * n * self.width <= rows:
+        while self.before and self.m is not None and isinstance(n := self.extents[self.m], int) and 2 * n * self.width <= rows:
             self.whole.insert(0, self.m)
             self.width *= n
             self.m = self.before.pop()
