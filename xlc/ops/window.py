@@ -114,16 +114,16 @@ def windows(x: Node, axes: Sequence[int], window: Sequence[int], stride: Sequenc
 _SLIDE = ("axes", "windows", "start", "stride", "dilation", "count")
 
 
-def overlap_add(y: Node, axes: Sequence[int], stride: Sequence[int], sizes: Sequence[Size]) -> Node:
-    """The adjoint of ``windows`` (without dilation): y has dimensions (window..., positions and others); the result, of ``sizes`` along
-    ``axes``, holds at p the sum of all y[w, i] with i*stride + w = p.
+def overlap_add(y: Node, x: Node, axes: Sequence[int], stride: Sequence[int], padding: Pairs) -> Node:
+    """The adjoint of ``windows`` of x, padded, without dilation: y has dimensions (window..., positions and others); the result, of the shape
+    of x, holds at p the sum of all y[w, i] with i*stride + w = p + padding.
 
     With w = a*stride + b and p = q*stride + b that is the sum over a of y[a*stride + b, q - a]: so many terms as windows overlap."""
     k = len(axes)
     rank = y.rank - k
     zero = full(Type(y.dtype, ()), 0)
     steps = [-(-y.shape[j] // s) for j, s in enumerate(stride)]
-    groups = [(n + (s - 1)) // s for n, s in zip(sizes, stride, strict=True)]
+    groups = [(x.shape[a] + lo + hi + (s - 1)) // s for a, s, (lo, hi) in zip(axes, stride, padding, strict=True)]
     low: list[Size] = [0] * y.rank
     high = [*low]
     for j, a in enumerate(axes):
@@ -143,11 +143,11 @@ def overlap_add(y: Node, axes: Sequence[int], stride: Sequence[int], sizes: Sequ
             order.append(2 * j + 1)
             shape[-1] = groups[j] * stride[j]
     y = reshape(transpose(y, axes=tuple(order)), shape=tuple(shape))
-    stop = list(y.shape)
-    for a, n in zip(axes, sizes, strict=True):
-        stop[k + a] = n
-    y = slice_(y, start=(0,) * y.rank, stop=tuple(stop), step=(1,) * y.rank)
-    return sum_(y, axes=tuple(range(k)))
+    start = [0] * y.rank
+    for a, (lo, _) in zip(axes, padding, strict=True):
+        start[k + a] = lo  # type: ignore[call-overload]
+    stop = (*steps, *(a + n for a, n in zip(start[k:], x.shape, strict=True)))
+    return sum_(slice_(y, start=tuple(start), stop=stop, step=(1,) * y.rank), axes=tuple(range(k)))
 
 
 def padded(x: Node, axes: Sequence[int], padding: Pairs, value: Any = 0) -> Node:
@@ -183,12 +183,6 @@ def _pooled(x: Node, axes: Sequence[int], window: Sequence[int], stride: Sequenc
     return windows(padded(x, axes, padding, value), axes, window, stride, (1,) * len(axes))
 
 
-def _spread_over_windows(y: Node, x: Node, axes: Sequence[int], stride: Sequence[int], padding: Pairs) -> Node:
-    """The cotangent of x from that of its windows."""
-    sizes = [x.shape[a] + lo + hi for a, (lo, hi) in zip(axes, padding, strict=True)]
-    return padded(overlap_add(y, axes, stride, sizes), axes, tuple((-lo, -hi) for lo, hi in padding))
-
-
 def _each_window(g: Node, window: Sequence[int]) -> Node:
     k = len(window)
     return broadcast(g, shape=(*window, *g.shape), axes=tuple(range(k, k + g.rank)))
@@ -199,7 +193,7 @@ def _sum_pool(x: Node, axes: tuple[int, ...], window: tuple[int, ...], stride: t
 
 
 def _sum_pool_vjp(g: Node, y: Node, x: Node, axes: Any, window: Any, stride: Any, padding: Any) -> list[Node]:
-    return [_spread_over_windows(_each_window(g, window), x, axes, stride, padding)]
+    return [overlap_add(_each_window(g, window), x, axes, stride, padding)]
 
 
 sum_pool = composite("sum_pool", _pool_type, _sum_pool, vjp=_sum_pool_vjp)
@@ -219,7 +213,7 @@ def _max_pool_vjp(g: Node, y: Node, x: Node, axes: Any, window: Any, stride: Any
     first = min_(where(greatest, places, full(places.type, count)), axes=tuple(range(k)))
     back = _each_window(g, window)
     hit = where(equal(_each_window(first, window), places), back, full(back.type, 0))
-    return [_spread_over_windows(hit, x, axes, stride, padding)]
+    return [overlap_add(hit, x, axes, stride, padding)]
 
 
 max_pool = composite("max_pool", _pool_type, _max_pool, vjp=_max_pool_vjp, dtypes=ALL)
