@@ -26,6 +26,9 @@ from .shape import broadcast, copy, flip, reshape, slice_, spread, transpose
 from .window import Pairs, padded, positions, wide, windows
 
 
+FEW = 16  # channels that fill no vector
+
+
 def _spatial(x: Node) -> tuple[int, ...]:
     return tuple(range(1, x.rank - 1))
 
@@ -59,12 +62,19 @@ def _conv_type(x: Type, w: Type, padding: Pairs, stride: tuple[int, ...], base: 
 
 
 def _around(x: Node, padding: Pairs, base: tuple[int, ...]) -> Node:
-    """x with zeros between and around, stored if there are any."""
-    out = x
+    """x with zeros between and around, stored if there are any. Few channels are joined to the last spatial dimension meanwhile, along which
+    the copy then runs."""
+    if all(b == 1 for b in base) and all(p == 0 for pair in padding for p in pair):
+        return x
     for a, b in zip(_spatial(x), base, strict=True):
-        out = spread(out, a, b)
-    out = padded(out, _spatial(x), padding)
-    return out if out is x else copy(out)
+        x = spread(x, a, b)
+    last, channels = x.rank - 2, x.shape[-1]
+    if not isinstance(channels, int) or not 1 < channels < FEW:
+        return copy(padded(x, _spatial(x), padding))
+    *before, (lo, hi) = padding
+    x = reshape(x, shape=(*x.shape[:last], x.shape[last] * channels))
+    x = copy(padded(x, range(1, last + 1), (*before, (lo * channels, hi * channels))))
+    return reshape(x, shape=(*x.shape[:last], x.shape[last] // channels, channels))
 
 
 def _grouped(x: Node, axis: int, groups: int) -> Node:
