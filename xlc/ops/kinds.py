@@ -95,9 +95,9 @@ def elementwise(name: str, numpy: Callable[..., Any], dtypes: Sequence[DType] = 
 
 
 def view(name: str, infer: Callable[..., Type], numpy: Callable[..., Any], pull: Callable[..., Any], *, arity: int | None = 1,
-         vjp: Callable[..., Any] | None = None, kind: str = "view", doc: str = "") -> Op:
+         vjp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None, kind: str = "view", doc: str = "") -> Op:
     """An operator that moves elements: ``pull`` says where each comes from."""
-    return register(Op(name, kind, arity, infer, numpy, pull=pull, vjp=vjp, dtypes=ALL, exact=True, doc=doc))
+    return register(Op(name, kind, arity, infer, numpy, pull=pull, vjp=vjp, batch=batch, dtypes=ALL, exact=True, doc=doc))
 
 
 def float_type(x: Type, **attrs: Any) -> Type:
@@ -133,7 +133,8 @@ def reduction(name: str, numpy: Callable[..., Any], monoid: Monoid, dtypes: Sequ
 
 
 def composite(name: str, infer: Callable[..., Type], decompose: Callable[..., Any], *, arity: int | None = 1,
-              vjp: Callable[..., Any] | None = None, dtypes: Sequence[DType] = FLOATS, doc: str = "") -> Op:
+              vjp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None, dtypes: Sequence[DType] = FLOATS,
+              doc: str = "") -> Op:
     """An operator that stays one node until the pass ``decompose``; differentiated through its decomposition. Its oracle is
     the decomposition, interpreted in f64."""
 
@@ -148,4 +149,4 @@ def composite(name: str, infer: Callable[..., Type], decompose: Callable[..., An
         graph = Graph(tuple(params), (decompose(*params, **attrs),))
         return np.asarray(interpret(graph, *wide)[0]).astype(out.dtype.numpy)
 
-    return register(Op(name, "composite", arity, infer, oracle, vjp=vjp, decompose=decompose, dtypes=tuple(dtypes), doc=doc))
+    return register(Op(name, "composite", arity, infer, oracle, vjp=vjp, batch=batch, decompose=decompose, dtypes=tuple(dtypes), doc=doc))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from xlc import config
 from xlc.ir import index as ix
@@ -352,8 +353,8 @@ class _Nest:
         most = 4 if operations(f.value for f in self.folds) <= 12 else 2
         width = native * most
         if last.static is not None:
-            whole = next((w for w in range(most, most // 2, -1) if last.static % (native * w) == 0), most)  # no lanes beyond the last column
-            width = min(width, power_of_two(last.static)) if last.static < width else native * whole
+            even = next((w for w in range(most, most // 2, -1) if last.static % (native * w) == 0), most)  # no lanes beyond the last column
+            width = min(width, power_of_two(last.static)) if last.static < width else native * even
         start, lane = var("c"), var("v")
         count = minimum(size(last.extent) - start * width, const(width)) if last.static is None or last.static % width else const(width)
         with ix.ranges({lane: const(width)}):
@@ -395,7 +396,8 @@ class _Nest:
                 wider = {k: lookup("cast")(load(accumulators[k][0], (lane,)), dtype=f64) for k in wide}
                 drain = [vector(Store(totals[k], (lane,), load(totals[k], (lane,)) + wider[k]),
                                 Store(accumulators[k][0], (lane,), self.folds[k].states()[0])) for k in wide]
-                body += _nested_blocked(self.inner, [vector(*step)], drain) if wide else _nested(self.inner, [vector(*step)], UNROLL // work)
+                body += _nested_blocked(self.inner, [vector(*step)], drain) if wide \
+                    else _nested(self.inner, [vector(*step)], UNROLL // work)
             for k, f in live:
                 for c, (name, s) in enumerate(zip(f.names(k), f.states(), strict=True)):
                     result = lookup("cast")(load(totals[k], (lane,)), dtype=s.dtype) if k in wide else load(accumulators[k][c], (lane,))
@@ -407,7 +409,7 @@ class _Nest:
         if pieces.extent == 1:
             body = [_substituted(s, {start: const(0)}) for s in body]
         *before, inside = [d for d in self.outer if d.var is not last.var] or [Dimension(var("u"), 1)]
-        if product(d.static or 1 for d in (*before, pieces)) < MANY:
+        if prod(d.static or 1 for d in (*before, pieces)) < MANY:
             return parallel([*before, inside, pieces], body, 1)
         return parallel([*before, pieces], _nested([inside], body), 1)  # what a column needs everywhere stays at hand
 
