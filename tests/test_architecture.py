@@ -33,6 +33,7 @@ ORDER = (
     "frontend",
     "tree",
     "numpy",
+    "random",
     "nn",
     "optim",
     "train",
