@@ -16,16 +16,11 @@ from xlc.ir.types import Type, bool_, f32, i64, product
 
 from .index import take_along
 from .kinds import composite, is_half
+from .kinds import float_type as _float
 from .linalg import dot
 from .reduce import back, max_, sum_
 from .scalar import abs_, cast, equal, exp, isfinite, log, log1p, maximum, rsqrt, stop_gradient, where
 from .shape import broadcast, reshape
-
-
-def _float(x: Type, **attrs: Any) -> Type:
-    if not x.dtype.is_float:
-        raise XlcTypeError(f"a float array is needed, not {x}")
-    return x
 
 
 def _reduced(x: Type, axes: tuple[int, ...]) -> Type:
