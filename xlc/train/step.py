@@ -27,7 +27,7 @@ def start(params: Any, optimizer: Any, *, ema: Any = None, lr: float | None = No
     lr      a learning rate that is an input of each step and takes the place of the optimiser's: a callback that assigns to state["lr"]
             changes it without compiling
     memory  of a network (``Layer.memory``), carried from step to step
-    key     ``xlc.random.key(seed)``: each step hands the loss a key of its own, so that a resumed run draws what an uninterrupted one does"""
+    key     ``xlc.random.key(seed)``: each step hands the loss a key of its own; a resumed run draws what an uninterrupted one does"""
     state = {"params": params, "optimizer": optimizer.init(params), "step": np.zeros((), np.int32)}
     if ema is not None:
         state["ema"] = ema.init(params)
@@ -39,8 +39,8 @@ def start(params: Any, optimizer: Any, *, ema: Any = None, lr: float | None = No
 def step(loss: Callable[..., Any], optimizer: Any, *, ema: Any = None, has_aux: bool = False) -> Callable[..., Any]:
     """One step: ``f(state, *batch) -> (state, metrics)``, pure and traceable, for a state of ``start`` with the same options.
 
-    ``loss(params, *batch)`` gives a number; with ``has_aux`` (number, dict of numbers), which join the metrics. Where the state has a key or
-    a memory, the loss is given ``key=`` and ``memory=`` too, and the dict that it returns has the new "memory"."""
+    ``loss(params, *batch)`` gives a number; with ``has_aux`` (number, dict of numbers), which join the metrics. Where the state has a key
+    or a memory, the loss is given ``key=`` and ``memory=`` too, and the dict that it returns has the new "memory"."""
 
     def train(state: dict[str, Any], *batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if ("ema" in state) != (ema is not None):
