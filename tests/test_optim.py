@@ -151,6 +151,15 @@ def test_halves_are_accumulated_in_float32(name: str, dtype, jitted: bool) -> No
     np.testing.assert_allclose(found.astype("f8"), once, rtol=1.01 * float(ml_dtypes.finfo(dtype).eps) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [optim.adam, lambda: optim.accumulate(optim.adam(), 2)])
+def test_gradients_of_another_dtype_change_no_type(make) -> None:
+    optimizer, w = make(), start().astype("f4")
+    state = optimizer.init(w)
+    for g in (gradients()[0], gradients()[0].astype("f2")):
+        new, after = optimizer.update(g, state, w)
+        assert [a.dtype for a in xlc.tree.leaves((new, after))] == [a.dtype for a in xlc.tree.leaves((w, state))]
+
+
 # ------------------------------------------------------------------------------------------------ the learning rate
 
 
@@ -376,6 +385,7 @@ def test_errors_say_what_is_wrong() -> None:
     state = o.init({"w": start()})
     for call, text in [
         (lambda: o.init({"w": np.arange(3)}), r"params\['w'\] is an array of int64"),
+        (lambda: o.update({"w": start()}, optim.adam().init({"w": start()}), {"w": start()}), "made by another optimiser"),
         (lambda: o.init({"w": 3}), r"params\['w'\] is int 3"),
         (lambda: o.update({"v": start()}, state, {"w": start()}), r"nested as \{'v': \*\}, and the parameters as \{'w': \*\}"),
         (lambda: o.update({"w": start((2,))}, state, {"w": start((3,))}), r"params\['w'\] has the shape \(3,\), and its gradient \(2,\)"),

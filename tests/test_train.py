@@ -325,13 +325,24 @@ def test_the_average_becomes_the_weights(tmp_path: Path) -> None:
     assert average.weights(shadow, p)["w"].dtype == ml_dtypes.bfloat16
 
 
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    step, begin, save = train.step(loss, optim.sgd(0.05)), train.start(params(), optim.sgd(0.05)), train.Checkpoints(tmp_path, keep=1)
+    train.fit(step, begin, [(X, Y)] * 3, epochs=1, callbacks=[save])
+    (tmp_path / ".step-000000004.safetensors.17.tmp").write_bytes(b"half")
+    with pytest.raises(xlc.XlcValueError, match="a run up to step 3, and this one is at step 0"):
+        train.fit(step, begin, [[X, Y]], epochs=1, callbacks=[save])
+    assert train.fit(step, begin, [[X, Y]], epochs=2, callbacks=[save], resume=tmp_path).step == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000004.safetensors"]
+
+
 def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     step, begin = train.step(loss, optim.sgd(0.05)), train.start(params(), optim.sgd(0.05))
     train.fit(step, begin, [(X, Y)], epochs=1, callbacks=[train.Checkpoints(tmp_path)])
     with pytest.raises(xlc.XlcValueError, match=r"state\.optimizer\.rules\.0\.mean\.b is missing"):
         train.fit(step, train.start(params(), optim.adam()), [(X, Y)], epochs=2, resume=tmp_path)
-    with pytest.raises(xlc.XlcValueError, match="holds arrays and no run"):
+    with pytest.raises(xlc.XlcValueError, match="holds arrays and no run that goes on"):
         train.fit(step, begin, [(X, Y)], epochs=2, resume=train.save(tmp_path / "p.safetensors", begin))
     assert train.fit(step, begin, [(X, Y)], epochs=1, resume=tmp_path / "nothing-yet").step == 1
 

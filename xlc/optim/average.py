@@ -35,7 +35,7 @@ class Average:
 
         def blend(s: Any, p: Any) -> Any:
             s, rate = as_array(s), as_array(d)
-            return s * at_dtype(rate, s) + widen(p).astype(s.dtype) * at_dtype(1 - rate, s)
+            return s * at_dtype(rate, s) + at_dtype(p, s) * at_dtype(1 - rate, s)
 
         return tree.map(blend, shadow, params)
 

@@ -35,8 +35,10 @@ class Optimizer:
         optimiser's own for this step. Raises XlcValueError where the nesting or shapes of the gradients are not those of the
         parameters."""
         _check_alike(grads, params)
+        if not isinstance(state, dict) or state.keys() != {"step", "rules"} or len(state["rules"]) != len(self.rules):
+            raise XlcValueError("this state was made by another optimiser; begin with optimizer.init(params)")
         step, rules = state["step"], []
-        direction = tree.map(widen, grads)
+        direction = tree.map(lambda p, g: at_dtype(g, widen(p)), params, grads)
         for rule, remembered in zip(self.rules, state["rules"], strict=True):
             direction, remembered = rule.apply(direction, remembered, params, step)
             rules.append(remembered)
@@ -45,7 +47,7 @@ class Optimizer:
 
         def move(p: Any, d: Any) -> Any:
             w = widen(p)
-            return (w - at_dtype(rate, w) * d.astype(w.dtype)).astype(as_array(p).dtype)
+            return (w - at_dtype(rate, w) * d).astype(as_array(p).dtype)
 
         return tree.map(move, params, direction), {"step": step + np.int32(1), "rules": tuple(rules)}
 
@@ -77,9 +79,10 @@ class Accumulate:
         return {"optimizer": self.optimizer.init(params), "sum": tree.map(zeros_like, params), "calls": np.zeros((), np.int32)}
 
     def update(self, grads: Any, state: Any, params: Any, lr: Any = None) -> tuple[Any, Any]:
-        """As ``Optimizer.update``; between steps the parameters are returned as they are."""
+        """As ``Optimizer.update``; between steps the parameters are returned as they are. Every call computes the step, and one in
+        ``every`` keeps it, which costs little beside the gradients."""
         _check_alike(grads, params)
-        total = tree.map(lambda s, g: s + widen(g), state["sum"], grads)
+        total = tree.map(lambda s, g: s + at_dtype(g, as_array(s)), state["sum"], grads)
         calls = state["calls"] + np.int32(1)
         due = calls == self.every
         mean = tree.map(lambda s: s / s.dtype.type(self.every), total)

@@ -22,7 +22,8 @@ from ..errors import XlcTypeError, XlcValueError
 
 @dataclass(frozen=True)
 class Rule:
-    """``init(params) -> state``; ``apply(updates, state, params, step) -> (updates, state)``, pure, traceable. ``step`` counts from 0."""
+    """``init(params) -> state``; ``apply(updates, state, params, step) -> (updates, state)``, pure and traceable. ``step`` counts from 0;
+    updates have the dtypes of the parameters, halves widened to float32."""
 
     init: Callable[[Any], Any]
     apply: Callable[[Any, Any, Any, Any], tuple[Any, Any]]
@@ -72,9 +73,9 @@ def zeros_like(param: Any) -> Any:
     return np.zeros_like(as_array(param), dtype=wide(as_array(param).dtype))
 
 
-def at_dtype(number: Any, like: Any) -> Any:
-    """A number, traced or not, as one that does not widen ``like``."""
-    return as_array(number).astype(like.dtype)
+def at_dtype(value: Any, like: Any) -> Any:
+    """A number or an array, traced or not, that does not widen ``like``."""
+    return as_array(value).astype(like.dtype)
 
 
 # ------------------------------------------------------------------------------------------------ rules that users chain
@@ -96,7 +97,7 @@ def clip_by_global_norm(max_norm: Any) -> Rule:
         norm = global_norm(updates)
         limit = at_dtype(max_norm, norm)
         scale = limit / np.maximum(norm, limit)
-        return tree.map(lambda g: widen(g) * at_dtype(scale, widen(g)), updates)
+        return tree.map(lambda g: g * at_dtype(scale, g), updates)
 
     return stateless(apply)
 
@@ -117,6 +118,6 @@ def weight_decay(rate: Any, mask: Any = None) -> Rule:
         wrong = next((m for m in tree.leaves(chosen) if not isinstance(m, (bool, np.bool_))), None)
         if wrong is not None:
             raise XlcTypeError(f"the mask of weight_decay has a bool for every parameter, found {wrong!r}")
-        return tree.map(lambda g, p, on: widen(g) + at_dtype(rate, widen(g)) * widen(p) if on else g, updates, params, chosen)
+        return tree.map(lambda g, p, on: g + at_dtype(rate, g) * widen(p) if on else g, updates, params, chosen)
 
     return stateless(apply)

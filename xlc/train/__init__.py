@@ -18,7 +18,7 @@ from .checkpoint import Checkpoints, latest, load, metadata, save
 from .data import Batches
 from .loop import evaluate, fit
 from .run import Callback, Run
-from .step import start, step
+from .steps import start, step
 from .stopping import EarlyStopping
 from .tensorboard import TensorBoard, Writer
 

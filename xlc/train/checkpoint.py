@@ -126,7 +126,9 @@ class Checkpoints(Callback):
 
     every        after so many epochs (0: never)
     every_steps  also after so many steps
-    keep         the last so many files stay (None: all)"""
+    keep         the last so many files stay (None: all)
+
+    The run that begins must not be behind what is in the folder: XlcValueError, rather than two runs that remove each other's files."""
 
     def __init__(self, folder: Any, *, every: int = 1, every_steps: int = 0, keep: int | None = 3):
         if every < 0 or every_steps < 0 or (keep is not None and keep < 1):
@@ -137,6 +139,12 @@ class Checkpoints(Callback):
     def on_start(self, run: Run, epochs: int, batches: int | None) -> None:
         extra("safetensors", "checkpoints")  # now, and not after the first epoch
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".step-*.tmp"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        newest = latest(self.folder)
+        if newest is not None and _number(newest) > run.step:
+            raise XlcValueError(f"{self.folder} has checkpoints of a run up to step {_number(newest)}, and this one is at step {run.step}; "
+                                "go on with fit(..., resume=folder), or choose an empty folder")
 
     def on_step(self, run: Run, metrics: Mapping[str, float], program: Callable[[], Any]) -> None:
         if self.every_steps and run.step % self.every_steps == 0:
@@ -158,7 +166,11 @@ class Checkpoints(Callback):
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", p.stem)), key=lambda p: int(p.stem[5:]))
+    return sorted((p for p in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", p.stem)), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def latest(folder: Any) -> Path | None:
@@ -176,7 +188,11 @@ def read_run(place: Any, state: Any) -> Run | None:
             return None
         path = found
     notes = metadata(path)
-    if "run" not in notes:
-        raise XlcValueError(f"{path} holds arrays and no run; write it with Checkpoints, or load it with xlc.train.load")
-    like = dict.fromkeys(notes["arrays"].split(), tree.map(np.asarray, state))
-    return Run(**load(path, like), **json.loads(notes["run"]))
+    try:
+        run, kept = Run(None, **json.loads(notes["run"])), notes["arrays"].split()
+    except (KeyError, TypeError, ValueError):
+        raise XlcValueError(f"{path} holds arrays and no run that goes on; write it with Checkpoints, or load it with "
+                            "xlc.train.load") from None
+    found = load(path, dict.fromkeys(kept, tree.map(np.asarray, state)))
+    run.state, run.best = found["state"], found.get("best")
+    return run

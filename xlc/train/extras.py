@@ -8,11 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ..errors import XlcError
-
-
-class XlcImportError(XlcError, ImportError):
-    """A package of the extra ``train`` that is not installed."""
+from ..errors import XlcImportError
 
 
 def extra(module: str, purpose: str) -> Any:

@@ -37,8 +37,8 @@ def fit(step: Callable[..., Any], state: Any, data: Any, *, epochs: int, metrics
     step            f(state, *batch) -> (state, metrics), metrics a number or a dict of numbers: see ``train.step``. It is jitted with its
                     state donated and its batch of a named size; one that is jitted already is used as it is
     state           any pytree; it is copied once, the caller's arrays stay as they are
-    data            ``Batches``, a list or another iterable of batches, or a function epoch -> iterable. A batch is a tuple of arguments of
-                    the step, or one argument
+    data            ``Batches``, a list or another iterable of batches, or a function epoch -> iterable. A batch is a tuple or list of
+                    arguments of the step, or one argument
     metrics         f(state, *batch) -> a number or a dict of numbers, to be averaged over ``validation`` after each epoch; without it, the
                     loss of ``step`` is not computed there
     early_stopping  ``EarlyStopping(...)``
@@ -73,7 +73,7 @@ def fit(step: Callable[..., Any], state: Any, data: Any, *, epochs: int, metrics
 def _epoch(run: Run, step: Any, data: Any, listeners: Sequence[Callback]) -> None:
     """The rest of the current epoch."""
     for batch in islice(_batches(data, run.epoch), run.batch, None):
-        arguments = batch if isinstance(batch, tuple) else (batch,)
+        arguments = _arguments(batch)
         before = _types(run.state) if run.step == 0 else None
         out = step(run.state, *arguments)
         if not isinstance(out, tuple) or len(out) != 2:
@@ -115,7 +115,7 @@ def evaluate(f: Callable[..., Any], state: Any, data: Any) -> dict[str, float]:
     total = 0
     for batch in _batches(data, 0):
         rows = _rows(batch)
-        _add(sums, _numbers(compiled(state, *(batch if isinstance(batch, tuple) else (batch,)))), rows)
+        _add(sums, _numbers(compiled(state, *_arguments(batch))), rows)
         total += rows
     return {k: v / max(total, 1) for k, v in sums.items()}
 
@@ -133,6 +133,10 @@ def _jitted(f: Callable[..., Any], donate: bool = False) -> Any:
 
 def _batches(data: Any, epoch: int) -> Iterable[Any]:
     return data(epoch) if callable(data) else data
+
+
+def _arguments(batch: Any) -> tuple[Any, ...]:
+    return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
 def _rows(batch: Any) -> int:
