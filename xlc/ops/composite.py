@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from xlc.errors import XlcTypeError, XlcValueError
 from xlc.ir.node import Node, full
