@@ -337,6 +337,19 @@ def test_accumulation_steps_along_the_mean(jitted: bool) -> None:
     np.testing.assert_array_equal(one, w)
 
 
+def test_a_rule_of_ones_own() -> None:
+    """The sign of the gradient's running mean, as in S. Bernstein et al., arXiv:1802.04434."""
+    signum = optim.leafwise("mean", formula=lambda g, step, m: (np.sign(m := 0.9 * m + g), m))
+    w, gs = {"w": start()}, gradients()
+    found, state, _ = run(optim.chain(signum, optim.sgd(0.01)), w, [{"w": g} for g in gs], True)
+    m, expected = 0, w["w"]
+    for g in gs:
+        m = 0.9 * m + g
+        expected = expected - 0.01 * np.sign(m)
+    np.testing.assert_allclose(found["w"], expected, rtol=1e-12)
+    np.testing.assert_allclose(state["rules"][0]["mean"]["w"], m, rtol=1e-12)
+
+
 def test_a_chain_is_part_of_another() -> None:
     inner = optim.chain(optim.weight_decay(0.1), optim.adam(0.01))
     outer = optim.chain(optim.clip_by_global_norm(1.0), inner)
@@ -386,6 +399,7 @@ def test_errors_say_what_is_wrong() -> None:
     for call, text in [
         (lambda: o.init({"w": np.arange(3)}), r"params\['w'\] is an array of int64"),
         (lambda: o.update({"w": start()}, optim.adam().init({"w": start()}), {"w": start()}), "made by another optimiser"),
+        (lambda: optim.accumulate(o, 2).update({"w": start()}, state, {"w": start()}), "made by another optimiser"),
         (lambda: o.init({"w": 3}), r"params\['w'\] is int 3"),
         (lambda: o.update({"v": start()}, state, {"w": start()}), r"nested as \{'v': \*\}, and the parameters as \{'w': \*\}"),
         (lambda: o.update({"w": start((2,))}, state, {"w": start((3,))}), r"params\['w'\] has the shape \(3,\), and its gradient \(2,\)"),

@@ -21,9 +21,9 @@ computed with in 32 bits and rounded once, at the end.
 from .average import Average, ema
 from .optimizer import Accumulate, Optimizer, accumulate, chain
 from .optimizers import adadelta, adagrad, adam, adamw, momentum, rmsprop, sgd
-from .rules import Rule, clip_by_global_norm, global_norm, weight_decay
+from .rules import Rule, clip_by_global_norm, global_norm, leafwise, weight_decay
 from .schedules import cosine, exponential, piecewise, warmup
 
 __all__ = ["Accumulate", "Average", "Optimizer", "Rule", "accumulate", "adadelta", "adagrad", "adam", "adamw", "chain",
-           "clip_by_global_norm", "cosine", "ema", "exponential", "global_norm", "momentum", "piecewise", "rmsprop", "sgd", "warmup",
-           "weight_decay"]
+           "clip_by_global_norm", "cosine", "ema", "exponential", "global_norm", "leafwise", "momentum", "piecewise", "rmsprop", "sgd",
+           "warmup", "weight_decay"]

@@ -35,8 +35,7 @@ class Optimizer:
         optimiser's own for this step. Raises XlcValueError where the nesting or shapes of the gradients are not those of the
         parameters."""
         _check_alike(grads, params)
-        if not isinstance(state, dict) or state.keys() != {"step", "rules"} or len(state["rules"]) != len(self.rules):
-            raise XlcValueError("this state was made by another optimiser; begin with optimizer.init(params)")
+        _check_state(state, {"step", "rules"}, len(self.rules))
         step, rules = state["step"], []
         direction = tree.map(lambda p, g: at_dtype(g, widen(p)), params, grads)
         for rule, remembered in zip(self.rules, state["rules"], strict=True):
@@ -82,6 +81,7 @@ class Accumulate:
         """As ``Optimizer.update``; between steps the parameters are returned as they are. Every call computes the step, and one in
         ``every`` keeps it, which costs little beside the gradients."""
         _check_alike(grads, params)
+        _check_state(state, {"optimizer", "sum", "calls"})
         total = tree.map(lambda s, g: s + at_dtype(g, as_array(s)), state["sum"], grads)
         calls = state["calls"] + np.int32(1)
         due = calls == self.every
@@ -112,6 +112,11 @@ def _check_floats(params: Any) -> None:
         if not isinstance(leaf, float) and "float" not in str(getattr(leaf, "dtype", "")):
             found = f"an array of {leaf.dtype}" if hasattr(leaf, "dtype") else f"{type(leaf).__name__} {leaf!r}"
             raise XlcTypeError(f"optimisers move floats, and {path} is {found}; keep what is not trained outside of the parameters")
+
+
+def _check_state(state: Any, keys: set[str], rules: int = 0) -> None:
+    if not isinstance(state, dict) or state.keys() != keys or len(state.get("rules", ())) != rules:
+        raise XlcValueError("this state was made by another optimiser; begin with optimizer.init(params)")
 
 
 def _check_alike(grads: Any, params: Any) -> None:

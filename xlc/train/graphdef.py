@@ -44,7 +44,7 @@ class _Drawing:
         for size in node.shape:
             shape.dim.add(size=size if isinstance(size, int) else -1, name="" if isinstance(size, int) else str(size))
         place = {"line": f"{node.loc[0]}:{node.loc[1]}"} if node.loc else {}
-        shown = {k: v for k, v in attributes.items() if k not in ("name", "index", "token")}
+        shown = {k: v for k, v in attributes.items() if k not in ("name", "index", "token", "dtype")}
         for key, value in {**shown, "type": str(node.type), **place, **notes}.items():
             drawn.attr[key].s = str(value)[:_LONGEST].encode()
         return name
