@@ -42,6 +42,10 @@ class XlcRecursionError(XlcError, RecursionError):
     """A traced function that calls itself without end."""
 
 
+class XlcImportError(XlcError, ImportError):
+    """A package that is needed here, and that xlc does not depend on, is not installed."""
+
+
 class XlcNotImplementedError(XlcError, NotImplementedError):
     """Something valid that xlc does not do."""
 

@@ -28,12 +28,16 @@ from .functions import (
     softmax,
     softplus,
 )
+from .layer import Layer, Parallel, Residual, Sequential
+from .layers import AvgPool, BatchNorm, Conv, ConvTranspose, Dense, Dropout, Embedding, Flatten, LayerNorm, LocalResponseNorm, MaxPool
 from .losses import kl_divergence, l1_loss, l2_loss, log_uniform_candidates, mse, sampled_softmax_loss, softmax_cross_entropy
 from .norm import batch_norm, group_norm, instance_norm
 from .recurrent import gru_cell, lstm_cell
 from .window import avg_pool, conv, conv_transpose, local_response_norm, max_pool, resize
 
-__all__ = ["attention", "avg_pool", "batch_norm", "conv", "conv_transpose", "cross_entropy", "ctc_loss", "dropout", "elu", "embedding",
-           "gelu", "group_norm", "gru_cell", "init", "instance_norm", "kl_divergence", "l1_loss", "l2_loss", "layer_norm", "leaky_relu",
-           "local_response_norm", "log_softmax", "log_uniform_candidates", "lstm_cell", "max_pool", "mse", "relu", "relu6", "resize",
-           "rms_norm", "sampled_softmax_loss", "sigmoid_cross_entropy", "silu", "softmax", "softmax_cross_entropy", "softplus"]
+__all__ = ["AvgPool", "BatchNorm", "Conv", "ConvTranspose", "Dense", "Dropout", "Embedding", "Flatten", "Layer", "LayerNorm",
+           "LocalResponseNorm", "MaxPool", "Parallel", "Residual", "Sequential", "attention", "avg_pool", "batch_norm", "conv",
+           "conv_transpose", "cross_entropy", "ctc_loss", "dropout", "elu", "embedding", "gelu", "group_norm", "gru_cell", "init",
+           "instance_norm", "kl_divergence", "l1_loss", "l2_loss", "layer_norm", "leaky_relu", "local_response_norm", "log_softmax",
+           "log_uniform_candidates", "lstm_cell", "max_pool", "mse", "relu", "relu6", "resize", "rms_norm", "sampled_softmax_loss",
+           "sigmoid_cross_entropy", "silu", "softmax", "softmax_cross_entropy", "softplus"]
