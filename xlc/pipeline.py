@@ -23,6 +23,7 @@ from xlc.passes.layout import layout
 from xlc.passes.memory import Step, plan_memory
 from xlc.passes.simplify import simplify
 from xlc.passes.split import split
+from xlc.passes.tile import tile
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
         if p.optional and p.name in skipped():
             continue
         graph = done.graphs[p.name] = run(p.name, lambda g, p=p: p.run(g, options, backend), graph)  # type: ignore[misc]
-    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows, options.strict)
-    done.partition = run("fuse", lambda g: fuse(g, knobs) if options.fuse else separate(g), graph)
+    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows, config.fuse_tiles,
+                          options.strict)
+    done.partition = run("fuse", lambda g: tile(fuse(g, knobs), g, knobs, backend.machine) if options.fuse else separate(g), graph)
     done.steps = run("lower", lambda parts: tuple(map(backend.lowerings(), parts.groups)), done.partition)
     done.plan = run("memory", lambda steps: plan_memory(graph, steps, options.donate, config.reorder), done.steps)
     return done

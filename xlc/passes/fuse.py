@@ -16,7 +16,7 @@ is used); a contraction joins the group of what follows it (its epilogue) when i
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class FusionOptions:
     reductions: bool = True
     contractions: bool = True
     rows: bool = True  # a reduction together with consumers that need the whole row again (softmax)
+    tiles: bool = True  # what a contraction reads, another contraction itself, a block of rows at a time (attention)
     strict: bool = False  # every reduction adds in the order that it has on its own
 
 
@@ -55,10 +56,21 @@ class Group:
     operands: set[Node] = field(default_factory=set)  # views between memory and the anchor
     why: dict[Node, str] = field(default_factory=dict)  # for people: why a producer was not fused
     reach: int = 0  # bit set of the groups that depend on this one
+    tiling: Tiling | None = None
 
     @property
     def members(self) -> list[Node]:
         return list(self.at)
+
+    @property
+    def stages(self) -> tuple[Group, ...]:
+        """What the kernel computes, one after another."""
+        return (*self.tiling.before, self) if self.tiling else (self,)
+
+    @property
+    def computed(self) -> list[Node]:
+        """The members of all stages, the last ones first."""
+        return [n for g in reversed(self.stages) for n in g.at]
 
     @property
     def kind(self) -> str:
@@ -67,6 +79,16 @@ class Group:
     @property
     def outer(self) -> Index:
         return tuple(v for v in self.domain if v not in self.reduced)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Groups that are computed in front of another, in its loop nest, a block of rows at a time (see the pass ``tile``). All run over the
+    first ``shared`` variables of its domain; a block is ``rows`` positions of the last of these."""
+
+    before: tuple[Group, ...]
+    shared: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -83,14 +105,18 @@ class Partition:
         home = {r: g.number for g in self.groups for r in g.roots}
         found = nx.DiGraph()
         found.add_nodes_from(g.number for g in self.groups)
-        found.add_edges_from((home[a], g.number) for g in self.groups for n in g.at for a in n.args if a not in g.at and a in home)
+        found.add_edges_from((home[a], g.number) for g in self.groups for s in g.stages for n in s.at for a in n.args
+                             if a not in s.at and a in home)
         return found
 
     def __str__(self) -> str:
         lines = []
         for g in self.groups:
-            lines.append(f"group {g.number} {g.kind}: {', '.join(f'{n.op.name} {n.type}' for n in reversed(list(g.at)))}")
-            lines += [f"  not fused: {n.op.name} {n.type}: {why}" for n, why in g.why.items()]
+            lines.append(f"group {g.number} {g.kind}: {', '.join(f'{n.op.name} {n.type}' for n in reversed(g.computed))}")
+            if g.tiling:
+                lines.append(f"  {len(g.stages)} stages, {g.tiling.rows} rows at a time; on the way: "
+                             + ", ".join(f"{r.op.name} {r.type}" for s in g.tiling.before for r in s.roots))
+            lines += [f"  not fused: {n.op.name} {n.type}: {why}" for s in g.stages for n, why in s.why.items()]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -131,6 +157,17 @@ def reduction_index(node: Node, index: Index, reduced: Index) -> Index:
     """Where a reduction reads its argument: ``reduced`` variables on its axes, ``index`` on the others."""
     axes, kept, r = node["axes"], iter(index), iter(reduced)
     return tuple(next(r) if d in axes else next(kept) for d in range(node.args[0].rank))
+
+
+def needed_at(n: Node, g: Group, uses: Mapping[Node, Sequence[Node]]) -> set[Index]:
+    """The indices at which the members of g, but for its anchor, read n."""
+    found: set[Index] = set()
+    with ranges({v: size(s) for v, s in g.extents.items()}):
+        for c in uses[n]:
+            if c in g.at and not is_anchor(c):
+                for i in g.at[c]:
+                    found |= {at for a, at in reads(c, i, g.reduced) if a is n}
+    return found
 
 
 class Costs:
@@ -222,14 +259,7 @@ class _Fuser:
     # -- decisions ------------------------------------------------------------------------------
 
     def needed_at(self, n: Node, g: Group) -> set[Index]:
-        """The indices at which the members of g read n."""
-        found: set[Index] = set()
-        with ranges({v: size(s) for v, s in g.extents.items()}):
-            for c in self.uses[n]:
-                if c in g.at and not is_anchor(c):
-                    for i in g.at[c]:
-                        found |= {at for a, at in reads(c, i, g.reduced) if a is n}
-        return found
+        return needed_at(n, g, self.uses)
 
     def covers(self, n: Node, g: Group, index: Index) -> bool:
         """Whether g runs over exactly the elements of n at this index: a consumer such as concat or pad has more, and reads n for some of

@@ -48,7 +48,7 @@ def node_flops(n: Node) -> Size:
 
 def work_of(group: Group, step: Step) -> Work:
     flops: Size = 0
-    for n in group.at:
+    for n in group.computed:
         flops = node_flops(n) + flops
     moved: Size = 0
     for n in (*step.inputs, *step.outputs):
@@ -86,7 +86,7 @@ def explain(done: Any, machine: Machine) -> str:
         lines.append(f"      reads {', '.join(map(_tensor, step.inputs)) or 'nothing'}; writes {', '.join(map(_tensor, step.outputs))}")
         lines.append(f"      {human(number(work.flops), 'flop')}, {human(number(work.bytes))} moved, {work.intensity:.2g} flop/B:"
                      f" bound by {limit} (roofline: {_roofline(work, machine)})")
-        for n, why in group.why.items():
+        for n, why in ((n, why) for stage in group.stages for n, why in stage.why.items()):
             lines.append(f"      {n.op.name} {n.type}{_line(n)} is not fused here: {why}")
     arena, bound = plan.arena, plan.lower_bound
     ratio = number(arena) / number(bound) if number(bound) else 1.0
@@ -99,7 +99,7 @@ def explain(done: Any, machine: Machine) -> str:
 
 def describe_members(group: Group) -> str:
     names: dict[str, int] = {}
-    for n in reversed(list(group.at)):
+    for n in reversed(group.computed):
         if n.op.name != "full":
             names[n.op.name] = names.get(n.op.name, 0) + 1
     text = ", ".join(k if c == 1 else f"{k} x{c}" for k, c in names.items()) or "full"

@@ -17,7 +17,7 @@ from xlc.ir.types import product
 from xlc.passes.fuse import Group
 
 from . import inline
-from .inline import Inliner, address
+from .inline import Inliner, Places
 from .nest import Dimension, decode, lanes, minimum, operations, stored
 from .transpose import transposing
 
@@ -25,14 +25,14 @@ AHEAD = 2 << 10  # bytes from what a vector reads to what is prefetched meanwhil
 CHUNK = 1 << 14  # elements of one step of the parallel loop, when a single dimension is cut
 
 
-def lower_map(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
+def lower_map(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
     dims = [Dimension(v, group.extents[v]) for v in group.domain]
     if any(d.extent == 0 for d in dims):
         return ()
     with ix.ranges({d.var: size(d.extent) for d in dims}):
         inliner = Inliner(group.members, buffers)
         values = [inliner.value(r, group.domain) for r in group.roots]
-        where = [address(r.shape, group.domain) for r in group.roots]
+        where = [inliner.place(r, group.domain) for r in group.roots]
         dims, values, where = join(dims, values, where)
     stores = [(buffers[r], a, v) for r, a, v in zip(group.roots, where, values, strict=True)]
     return tuple(nest(dims, stores, machine))
@@ -133,13 +133,14 @@ def tail(lo: Expr, end: Expr, width: int, native: int, body) -> list[Stmt]:  # t
     return lanes("v", lo, end, width, native, body)
 
 
-def parallel(dims: Sequence[Dimension], body: Sequence[Stmt], block: int) -> list[Stmt]:
-    """One parallel loop over the product of ``dims``, ``block`` iterations of it per step."""
+def parallel(dims: Sequence[Dimension], body: Sequence[Stmt], block: int, name: str = "p") -> list[Stmt]:
+    """One parallel loop over the product of ``dims``, ``block`` iterations of it per step; its variable has this name where it is not
+    that of a dimension."""
     dims = [d for d in dims if d.extent != 1] or []
     if not dims:
         return list(body)
     total = product(d.extent for d in dims)
-    p = var("p") if len(dims) > 1 else dims[0].var
+    p = var(name) if len(dims) > 1 else dims[0].var
     inner = [*(decode(dims, p) if len(dims) > 1 else []), *body]
     if block > 1:
         stop = minimum(var("q") + block, size(total))

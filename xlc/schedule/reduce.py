@@ -25,7 +25,7 @@ from xlc.ir.types import f32, f64, i64, product
 from xlc.passes.fuse import Group, reduction_index
 
 from . import inline
-from .inline import Inliner, address
+from .inline import Inliner, Places, address
 from .map import parallel, prefetches
 from .nest import Dimension, lanes, minimum, operations, power_of_two, stored
 
@@ -66,7 +66,7 @@ def contraction_reads(dot: Node, index: Sequence[Expr], reduced: Sequence[Expr])
     return left, place(rhs.rank, rc, rb)
 
 
-def lower_reduction(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
+def lower_reduction(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
     if group.anchor is not None:
         lhs, (lc, _) = group.anchor.args[0], group.anchor["contract"]
         reduced = tuple(var(f"r{k}") for k in range(len(lc)))
@@ -102,7 +102,7 @@ def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequ
 
 
 def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,
-                 buffers: dict[Node, Buffer]) -> tuple[list[Fold], list[Expr], list[Expr]]:
+                 buffers: Places) -> tuple[list[Fold], list[Expr], list[Expr]]:
     """Every reduction as a Fold (in an order in which they can run), and the values and addresses of the roots."""
     inliner = Inliner(group.members, buffers)
     position = address([extents[v] for v in reduced], reduced)
@@ -128,7 +128,7 @@ def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], r
     for r in group.roots:
         at = next(iter(group.at[r]))
         values.append(inliner.value(r, at))
-        where.append(address(r.shape, at))
+        where.append(inliner.place(r, at))
     return folds, values, where
 
 

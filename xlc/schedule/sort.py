@@ -18,7 +18,7 @@ from xlc.ir.op import lookup
 from xlc.ir.types import DType, Type, bool_, i64
 from xlc.passes.fuse import Group
 
-from .inline import Inliner, address
+from .inline import Inliner, Places, address
 from .map import parallel
 from .nest import Dimension, minimum
 
@@ -47,7 +47,7 @@ def scratch(group: Group) -> tuple[Node, ...]:
     return tuple(make(lookup("copy"), (n,), Type(d, shape), {"token": object()}) for d in _moved(n))
 
 
-def sort(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[Stmt]:
+def sort(node: Node, group: Group, buffers: Places) -> list[Stmt]:
     """The loop nest of an anchor; what ``scratch`` asked for is among ``buffers``."""
     rows = [b for b in buffers if b.args == (node,) and "token" in b.attributes]
     axis, source, zero, one, k = node["axis"], node.args[0], const(0), const(1), var("k")

@@ -1,0 +1,148 @@
+"""Tile-and-fuse: what a contraction reads is computed in its own loop nest, a block of rows at a time, and never written to memory.
+
+    group dot: %s = dot(%q, %k)             group dot: %s = dot(%q, %k)
+    group softmax: %p = ... %s ...     ->              %p = ... %s ...
+    group dot: %y = dot(%p, %v)                        %y = dot(%p, %v)         3 stages, 36 rows at a time
+
+Enters a Partition; leaves one in which such groups are *stages* of the contraction that reads them (``Group.tiling``). A stage is a group
+as it was, with the lowering of its kind; only its loops over the shared dimensions (batch and rows) run over one block, and its result is a
+buffer that holds one block. So nothing is computed twice, and every sum is added in the order that it had.
+
+A producer becomes a stage when one group alone reads it, at the shared dimensions' own positions; when the stages hold a contraction (else
+there is a single pass over memory to win); when a block of all that lies between the stages fits the cache; and when there are blocks
+enough for all cores. The idea is Halide's compute_at (J. Ragan-Kelley et al., PLDI 2013); for attention it is the first half of T. Dao et
+al., arXiv:2205.14135, with whole rows instead of an online softmax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from xlc.ir.machine import Machine
+from xlc.ir.node import Graph, Node
+from xlc.ir.types import product
+
+from .fuse import FusionOptions, Group, Partition, Tiling, needed_at
+from .layout import choose_tile, element, free_dimensions
+
+MOST_TILES = 4  # register tiles that a block is high: their rows share what is loaded of the right operands
+SMALL = 1 << 22  # multiplications that one core does alone
+
+
+def tile(partition: Partition, graph: Graph, options: FusionOptions, machine: Machine) -> Partition:
+    """The partition with producers of contractions as stages in front of them."""
+    if not options.tiles:
+        return partition
+    tiler = _Tiler(partition, graph, machine)
+    for g in partition.groups:
+        if g.anchor is not None and g.anchor.op.kind == "contraction":
+            tiler.visit(g)
+    return replace(partition, groups=tuple(g for g in partition.groups if g not in tiler.absorbed))
+
+
+class _Tiler:
+    def __init__(self, partition: Partition, graph: Graph, machine: Machine):
+        self.uses, self.results, self.machine = graph.uses(), set(graph.results), machine
+        self.home = {r: g for g in partition.groups for r in g.roots}
+        self.readers: dict[Node, list[Group]] = {}
+        for g in partition.groups:
+            for a in {a for n in g.at for a in n.args if a not in g.at}:
+                self.readers.setdefault(a, []).append(g)
+        self.absorbed: set[Group] = set()
+
+    def visit(self, g: Group) -> None:
+        """Put what the contraction of g reads on the left in front of it, where that pays."""
+        assert g.anchor is not None
+        x, shared = g.anchor.args[0], rows_in_front(g.anchor)
+        producer = self.home.get(x)
+        if producer is None or not shared or self.uses[x] != [g.anchor] or not self.is_private(x, producer, g):
+            return
+        before = self.stages(producer, shared)
+        if not any(s.kind == "contraction" for s in before):
+            return
+        rows = self.block(g, before, shared)
+        if isinstance(rows, str):
+            g.why[x] = rows
+            return
+        for s in before:
+            s.tiling = None
+        g.tiling = Tiling(before, shared, rows)
+        g.why.pop(x, None)
+        self.absorbed.update(before)
+        inside = {r for s in before for r in s.roots}
+        for s in before:
+            for n in inside & set(s.why):
+                del s.why[n]
+
+    def is_private(self, n: Node, producer: Group, reader: Group) -> bool:
+        """Whether the group that computes n computes nothing else for others, and n is needed in one other group only."""
+        return n not in self.results and producer.roots == [n] and self.readers[n] == [reader]
+
+    def stages(self, g: Group, shared: int) -> tuple[Group, ...]:
+        """g, and in front of it what it alone reads at the shared positions; nothing, where g itself mixes rows."""
+        front = g.domain[:shared]
+        if len(front) < shared or any(v in g.reduced for v in front):
+            return ()
+        if g.anchor is not None and (g.kind != "contraction" or rows_in_front(g.anchor) < shared):
+            return ()
+        before: list[Group] = list(g.tiling.before) if g.tiling and g.tiling.shared == shared else []
+        if g.tiling and not before:
+            return ()
+        for n in dict.fromkeys(a for m in g.at for a in m.args if a not in g.at):
+            producer = self.home.get(n)
+            if producer is None or producer in self.absorbed or not self.is_private(n, producer, g):
+                continue
+            at = needed_at(n, g, self.uses)
+            if at and all(i[:shared] == front for i in at) and not any(c is g.anchor or c in g.operands for c in self.uses[n]):
+                found = self.stages(producer, shared)
+                if any(s.kind == "contraction" for s in found):
+                    before += found
+        return (*before, g)
+
+    def block(self, g: Group, before: tuple[Group, ...], shared: int) -> int | str:
+        """How many rows make a block, or why there is none."""
+        row = sum_of(r.dtype.bytes * product(r.shape[shared:]) for s in before for r in s.roots)
+        if row is None:
+            return "a row of it has no fixed length, and blocks of rows are kept"
+        contractions = [s.anchor for s in (*before, g) if s.anchor is not None]
+        heaviest = max(contractions, key=lambda n: weight(n) or 0)
+        high = height(heaviest, self.machine)
+        most = min(self.machine.l2 // 2 // max(row, 1) // high, MOST_TILES) * high
+        if not most:
+            return "a block of its rows does not fit the cache"
+        rows, others = g.extents[g.domain[shared - 1]], product(g.extents[v] for v in g.domain[:shared - 1])
+        if not isinstance(rows, int):
+            return most
+        most = min(most, max(rows, 1))
+        work = sum_of(weight(n) for n in contractions)
+        if isinstance(others, int) and (work is None or work > SMALL):
+            while most > high and -(-rows // most) * others < 4 * self.machine.cores:
+                most -= high
+            if -(-rows // most) * others < 2 * self.machine.cores:
+                return "there are too few blocks of rows to share out between threads"
+        return most
+
+
+def rows_in_front(dot: Node) -> int:
+    """How many leading dimensions the left operand and the result share (batch and rows), 0 where they are in another order."""
+    (lc, _), (lb, _) = dot["contract"], dot["batch"]
+    free, _ = free_dimensions(dot)
+    return len(lb) + len(free) if free and (*lb, *free) == tuple(range(len(lb) + len(free))) else 0
+
+
+def height(dot: Node, machine: Machine) -> int:
+    """Rows of the register tile of a contraction."""
+    left, right = free_dimensions(dot)
+    rows = product(dot.args[0].shape[d] for d in left)
+    return choose_tile(rows, dot.args[1].shape[right[-1]] if right else 1, element(dot).bits, machine).rows
+
+
+def weight(dot: Node) -> int | None:
+    """The multiplications of a contraction, None where sizes have names."""
+    return sum_of([dot.type.size * product(dot.args[0].shape[d] for d in dot["contract"][0])])
+
+
+def sum_of(sizes) -> int | None:  # type: ignore[no-untyped-def]
+    """The sum of sizes that are numbers."""
+    found = list(sizes)
+    return sum(found) if all(isinstance(s, int) for s in found) else None
