@@ -285,10 +285,13 @@ class _Nest:
 
         def body(x: Expr, lanes_at: Expr) -> list[Stmt]:
             at, memo = {last.var: x}, {}  # type: ignore[var-annotated]
-            stmts: list[Stmt] = [Store(b, (substitute(a, at, memo),), substitute(v, at, memo)) for b, a, v in kept]
+            stmts: list[Stmt] = [Let(f"e{j}", substitute(v, at, memo)) for j, (_, _, v) in enumerate(kept)]
+            named = {let.value: var(let.name, let.value.dtype) for let in stmts if isinstance(let, Let)}
+            stmts += [Store(b, (substitute(a, at, memo),), named[substitute(v, at, memo)]) for b, a, v in kept]
             for k, f in live:
                 old = tuple(load(b, (lanes_at,)) for b in accumulators[k])
-                new = f.monoid.merge(old, _lifted(f, substitute(f.value, at, memo), substitute(f.position, at, memo), old))
+                value = substitute(substitute(f.value, at, memo), named)
+                new = f.monoid.merge(old, _lifted(f, value, substitute(f.position, at, memo), old))
                 names = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
                 stmts += names
                 stmts += [Store(b, (lanes_at,), var(n.name, n.value.dtype)) for b, n in zip(accumulators[k], names, strict=True)]

@@ -13,7 +13,7 @@ Each stage is lowered as if it were alone, with loop variables that count from t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xlc.ir import index as ix
@@ -21,7 +21,7 @@ from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, const, size, 
 from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.types import Size, product
-from xlc.passes.fuse import Group
+from xlc.passes.fuse import Group, reads
 
 from .inline import Places
 from .map import parallel
@@ -74,16 +74,33 @@ class _Tiles:
         for k, stage in enumerate(group.stages):
             if stage is not group:
                 (root,) = stage.roots
-                shape = (*(extents[v] for v in shared), *root.shape[len(shared):])
+                shape = (*(extents[v] for v in shared), *root.shape[len(shared):-1], padded(root.shape[-1], root.dtype.bytes))
                 blocks[root] = shape, const(0)
-                own[root] = Buffer(f"x{k}", root.dtype, (product(shape),), "stack")
-                out.append(Local(own[root]))
+                old = overwritten(stage, group.stages[:k])
+                own[root] = own[old] if old is not None else Buffer(f"x{k}", root.dtype, (product(shape),), "stack")
+                out += [Local(own[root])] if old is None else []
             part = replace(stage, extents={**stage.extents, **extents}, tiling=None)
             with ix.ranges({d.var: size(d.extent) for d in self.outer}):
                 body = self.lower_body(part, Places(own, starts, blocks), self.machine)
             inside = [replace(s, kind="serial") if isinstance(s, Loop) and s.kind == "parallel" else s for s in body]
             out += inside if len(inside) == 1 else [Loop(f"s{k}", const(0), const(1), 1, "serial", tuple(inside))]
         return out
+
+
+def overwritten(stage: Group, before: Sequence[Group]) -> Node | None:
+    """The result of an earlier stage over which this one may write its own: each element is read at its own position only, and the last
+    time just before it is written (after all reductions, as the one root depends on them all). Nobody else reads it."""
+    if stage.anchor is not None:
+        return None
+    (root,) = stage.roots
+    return next((r for s in before for r in s.roots if r.type == root.type and any(r in n.args for n in stage.at) and all(
+        at == stage.domain for n in stage.at for i in stage.at[n] for a, at in reads(n, i, stage.reduced) if a is r)), None)
+
+
+def padded(n: Size, bytes_: int) -> Size:
+    """The distance of rows of n elements: an odd number of cache lines. So rows are aligned, and neighbours lie in different sets."""
+    line = max(64 // bytes_, 1)
+    return (-(-n // line) | 1) * line if isinstance(n, int) else n
 
 
 __all__ = ["lower_tiles"]
