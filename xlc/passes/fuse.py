@@ -84,11 +84,13 @@ class Group:
 @dataclass(frozen=True)
 class Tiling:
     """Groups that are computed in front of another, in its loop nest, a block of rows at a time (see the pass ``tile``). All run over the
-    first ``shared`` variables of its domain; a block is ``rows`` positions of the last of these."""
+    first ``shared`` variables of its domain; a block is ``rows`` positions of the last of these. What lies between the stages is on the
+    stack, or where ``chunk`` is not 0, in the arena, for each so many blocks one after another."""
 
     before: tuple[Group, ...]
     shared: int
     rows: int
+    chunk: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,19 @@ al., arXiv:2205.14135, with whole rows instead of an online softmax.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node
-from xlc.ir.types import product
+from xlc.ir.types import Size, product
 
-from .fuse import FusionOptions, Group, Partition, Tiling, needed_at
+from .fuse import FusionOptions, Group, Partition, Tiling, needed_at, reads
 from .layout import choose_tile, element, free_dimensions
 
-MOST_TILES = 4  # register tiles that a block is high: their rows share what is loaded of the right operands
+MOST_TILES = 3  # register tiles that a block is high: their rows share what is loaded of the right operands
+STACK_BYTES = 64 << 10  # that a block may take on the stack of a thread, which need not be the host's main one
+CHUNK = 16  # blocks that share memory, where their number has a name
 SMALL = 1 << 22  # multiplications that one core does alone
 
 
@@ -55,24 +58,21 @@ class _Tiler:
         assert g.anchor is not None
         x, shared = g.anchor.args[0], rows_in_front(g.anchor)
         producer = self.home.get(x)
-        if producer is None or not shared or self.uses[x] != [g.anchor] or not self.is_private(x, producer, g):
+        if producer is None or not shared or self.uses[x] != [g.anchor] or g.anchor.args[1] is x or not self.is_private(x, producer, g):
             return
         before = self.stages(producer, shared)
         if not any(s.kind == "contraction" for s in before):
             return
-        rows = self.block(g, before, shared)
-        if isinstance(rows, str):
-            g.why[x] = rows
+        tiling = self.tiling(g, before, shared)
+        if isinstance(tiling, str):
+            g.why[x] = tiling
             return
-        for s in before:
-            s.tiling = None
-        g.tiling = Tiling(before, shared, rows)
-        g.why.pop(x, None)
-        self.absorbed.update(before)
         inside = {r for s in before for r in s.roots}
-        for s in before:
-            for n in inside & set(s.why):
-                del s.why[n]
+        for s in (*before, g):
+            s.tiling = None
+            s.why = {n: why for n, why in s.why.items() if n not in inside}
+        g.tiling = tiling
+        self.absorbed.update(before)
 
     def is_private(self, n: Node, producer: Group, reader: Group) -> bool:
         """Whether the group that computes n computes nothing else for others, and n is needed in one other group only."""
@@ -93,34 +93,59 @@ class _Tiler:
             if producer is None or producer in self.absorbed or not self.is_private(n, producer, g):
                 continue
             at = needed_at(n, g, self.uses)
-            if at and all(i[:shared] == front for i in at) and not any(c is g.anchor or c in g.operands for c in self.uses[n]):
+            covered = [g.extents[v] for v in front] == list(n.shape[:shared])
+            if covered and at and all(i[:shared] == front for i in at) and not any(c is g.anchor or c in g.operands for c in self.uses[n]):
                 found = self.stages(producer, shared)
                 if any(s.kind == "contraction" for s in found):
                     before += found
         return (*before, g)
 
-    def block(self, g: Group, before: tuple[Group, ...], shared: int) -> int | str:
-        """How many rows make a block, or why there is none."""
-        row = sum_of(r.dtype.bytes * product(r.shape[shared:]) for s in before for r in s.roots)
-        if row is None:
-            return "a row of it has no fixed length, and blocks of rows are kept"
+    def tiling(self, g: Group, before: tuple[Group, ...], shared: int) -> Tiling | str:
+        """How g is cut into blocks, or why it is not."""
         contractions = [s.anchor for s in (*before, g) if s.anchor is not None]
-        heaviest = max(contractions, key=lambda n: weight(n) or 0)
-        high = height(heaviest, self.machine)
-        most = min(self.machine.l2 // 2 // max(row, 1) // high, MOST_TILES) * high
-        if not most:
-            return "a block of its rows does not fit the cache"
-        rows, others = g.extents[g.domain[shared - 1]], product(g.extents[v] for v in g.domain[:shared - 1])
-        if not isinstance(rows, int):
-            return most
-        most = min(most, max(rows, 1))
+        kept = [s.roots[0] for k, s in enumerate(before) if overwritten(s, before[:k]) is None]
+        row = sum_of(r.dtype.bytes * product(r.shape[shared:]) for r in kept)
+        whole = sum_of(r.type.bytes for r in kept)
         work = sum_of(weight(n) for n in contractions)
-        if isinstance(others, int) and (work is None or work > SMALL):
+        right = max(n.dtype.bytes * product(n.args[1].shape[d] for d in range(n.args[1].rank) if d not in n["batch"][1])
+                    for n in contractions)
+        import os
+        if os.environ.get("RULE1") and whole is not None and work is not None and whole <= self.machine.l2 // 2 and work > SMALL:
+            return "it is small enough to stay in the cache"
+        high = height(max(contractions, key=lambda n: weight(n) or 0), self.machine)
+        most = MOST_TILES * high
+        if row is not None:
+            most = min(self.machine.l2 // 2 // max(row, 1) // high, MOST_TILES) * high
+        rows, others = g.extents[g.domain[shared - 1]], product(g.extents[v] for v in g.domain[:shared - 1])
+        if isinstance(rows, int):
+            most = min(most, max(rows, 1))
+        if isinstance(rows, int) and isinstance(others, int) and (work is None or work > SMALL):
             while most > high and -(-rows // most) * others < 4 * self.machine.cores:
                 most -= high
             if -(-rows // most) * others < 2 * self.machine.cores:
                 return "there are too few blocks of rows to share out between threads"
-        return most
+        on_stack = row is not None and row * most <= STACK_BYTES
+        return Tiling(before, shared, most, 0 if on_stack else self.chunk(pieces(rows, most) * others))
+
+    def chunk(self, blocks: Size) -> int:
+        """How many blocks share memory one after another."""
+        return -(-blocks // (4 * self.machine.cores)) if isinstance(blocks, int) else CHUNK
+
+
+def pieces(n: Size, each: int) -> Size:
+    return -(-n // each) if isinstance(n, int) else (n + (each - 1)) // each
+
+
+def blocks_of_rows(g: Group) -> Size:
+    """How many blocks the last of the shared dimensions makes."""
+    assert g.tiling is not None
+    return pieces(g.extents[g.domain[g.tiling.shared - 1]], g.tiling.rows)
+
+
+def blocks(g: Group) -> Size:
+    """How many blocks there are."""
+    assert g.tiling is not None
+    return blocks_of_rows(g) * product(g.extents[v] for v in g.domain[:g.tiling.shared - 1])
 
 
 def rows_in_front(dot: Node) -> int:
@@ -146,3 +171,13 @@ def sum_of(sizes) -> int | None:  # type: ignore[no-untyped-def]
     """The sum of sizes that are numbers."""
     found = list(sizes)
     return sum(found) if all(isinstance(s, int) for s in found) else None
+
+
+def overwritten(stage: Group, before: Sequence[Group]) -> Node | None:
+    """The result of an earlier stage over which this one may write its own: each element is read at its own position only, and the last
+    time just before it is written (after all reductions, as the one root depends on them all). Nobody else reads it."""
+    if stage.anchor is not None:
+        return None
+    (root,) = stage.roots
+    return next((r for s in before for r in s.roots if r.type == root.type and any(r in n.args for n in stage.at) and all(
+        at == stage.domain for n in stage.at for i in stage.at[n] for a, at in reads(n, i, stage.reduced) if a is r)), None)

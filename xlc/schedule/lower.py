@@ -24,8 +24,8 @@ from .inline import Places, flat
 from .map import lower_map
 from .ordered import lower_ordered
 from .reduce import lower_reduction
-from .sort import scratch
-from .tile import lower_tiles
+from .sort import rows_in_memory
+from .tile import blocks_in_memory, lower_tiles
 
 STREAM_BYTES = 48 << 20
 """What a kernel reads and writes, from which its outputs bypass the caches. Measured with 480 MiB of L3 among the cores of a socket: the
@@ -48,6 +48,11 @@ def lower(group: Group, machine: Machine) -> Step:
 def lower_body(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
     """The loop nest of a group of one stage."""
     return next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, places, machine)) is not None)
+
+
+def scratch(group: Group) -> tuple[Node, ...]:
+    """Memory that the kernel of a group needs beside its results."""
+    return blocks_in_memory(group) if group.tiling else rows_in_memory(group)
 
 
 def group_inputs(group: Group) -> list[Node]:
@@ -84,7 +89,7 @@ def structure(group: Group, inputs: list[Node]) -> object:
         rows = tuple((n.op.name, n.attrs, n.type, tuple(number[a] for a in n.args), frozenset(at)) for n, at in stage.at.items())
         parts.append((rows, tuple(number[r] for r in stage.roots), tuple(number[r] for r in stage.reductions), stage.domain, stage.reduced,
                       frozenset(stage.extents.items())))
-    return tuple(n.type for n in inputs), tuple(parts), group.tiling and (group.tiling.shared, group.tiling.rows)
+    return tuple(n.type for n in inputs), tuple(parts), group.tiling and (group.tiling.shared, group.tiling.rows, group.tiling.chunk)
 
 
 def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffer], group: Group) -> Kernel:

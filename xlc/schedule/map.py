@@ -133,17 +133,17 @@ def tail(lo: Expr, end: Expr, width: int, native: int, body) -> list[Stmt]:  # t
     return lanes("v", lo, end, width, native, body)
 
 
-def parallel(dims: Sequence[Dimension], body: Sequence[Stmt], block: int, name: str = "p") -> list[Stmt]:
-    """One parallel loop over the product of ``dims``, ``block`` iterations of it per step; its variable has this name where it is not
-    that of a dimension."""
+def parallel(dims: Sequence[Dimension], body: Sequence[Stmt], block: int, names: tuple[str, str] = ("p", "q")) -> list[Stmt]:
+    """One parallel loop over the product of ``dims``, ``block`` iterations of it per step. The variables of an iteration (where it is not
+    that of the one dimension) and of a step have these names."""
     dims = [d for d in dims if d.extent != 1] or []
     if not dims:
         return list(body)
     total = product(d.extent for d in dims)
-    p = var(name) if len(dims) > 1 else dims[0].var
+    p = var(names[0]) if len(dims) > 1 else dims[0].var
     inner = [*(decode(dims, p) if len(dims) > 1 else []), *body]
     if block > 1:
-        stop = minimum(var("q") + block, size(total))
-        inner = [Loop(p["name"], var("q"), stop, 1, "serial", tuple(inner))]
-        return [Loop("q", const(0), size(total), block, "parallel", tuple(inner))]
+        step = var(names[1])
+        inner = [Loop(p["name"], step, minimum(step + block, size(total)), 1, "serial", tuple(inner))]
+        return [Loop(names[1], const(0), size(total), block, "parallel", tuple(inner))]
     return [Loop(p["name"], const(0), size(total), 1, "parallel", tuple(inner))]

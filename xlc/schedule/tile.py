@@ -17,22 +17,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, const, size, var
+from xlc.ir.loops import Buffer, Expr, If, Local, Loop, Stmt, const, size, var
 from xlc.ir.machine import Machine
-from xlc.ir.node import Node
-from xlc.ir.types import Size, product
-from xlc.passes.fuse import Group, reads
+from xlc.ir.node import Node, make
+from xlc.ir.op import lookup
+from xlc.ir.types import Size, Type, product
+from xlc.passes.fuse import Group
+from xlc.passes.tile import blocks, blocks_of_rows, overwritten, pieces
 
 from .inline import Places
 from .map import parallel
-from .nest import Dimension
+from .nest import Dimension, decode, minimum
 
 LowerBody = Callable[[Group, Places, Machine], tuple[Stmt, ...]]
+NAMES = ("t", "tq")  # variables of the loop over blocks and of that over chunks of them
 REST = 4  # rows at a time of a last block whose height has a name
 
 
 def lower_tiles(group: Group, buffers: dict[Node, Buffer], machine: Machine, lower_body: LowerBody) -> tuple[Stmt, ...]:
     return _Tiles(group, buffers, machine, lower_body).lower()
+
+
+def blocks_in_memory(group: Group) -> tuple[Node, ...]:
+    """Memory that the kernel needs beside its results: for each result of a stage that does not overwrite another, a block per chunk."""
+    tiling = group.tiling
+    if tiling is None or not tiling.chunk:
+        return ()
+    chunks = pieces(blocks(group), tiling.chunk)
+    own = [s.roots[0] for k, s in enumerate(tiling.before) if overwritten(s, tiling.before[:k]) is None]
+    return tuple(make(lookup("copy"), (r,), Type(r.dtype, (chunks, *block_shape(r, tiling.shared, tiling.rows))), {"token": object()})
+                 for r in own)
+
+
+def block_shape(root: Node, shared: int, rows: int) -> tuple[Size, ...]:
+    return (*(1,) * (shared - 1), rows, *root.shape[shared:-1], padded(root.shape[-1], root.dtype.bytes))
 
 
 class _Tiles:
@@ -41,6 +59,7 @@ class _Tiles:
         self.group, self.buffers, self.machine, self.lower_body = group, buffers, machine, lower_body
         self.shared = group.domain[:group.tiling.shared]
         self.high = group.tiling.rows
+        self.memory = {n.args[0]: n for n in buffers if n.args and "token" in n.attributes}
         self.outer = [Dimension(var(f"t{k}"), group.extents[v]) for k, v in enumerate(self.shared[:-1])]
 
     def lower(self) -> tuple[Stmt, ...]:
@@ -48,22 +67,27 @@ class _Tiles:
             return ()
         rows, high, block = self.group.extents[self.shared[-1]], self.high, var("tb")
         if not isinstance(rows, int):
-            blocks: Size = (rows + (high - 1)) // high
             start, end = block * high, size(rows)
             few = start + ((end - start) // REST) * REST
-            r, q = var("tr"), var("tq")
+            r, q = var("tr"), var("ts")
             body: list[Stmt] = [If(start + high <= end, tuple(self.block(start, high)), (
                 Loop("tr", start, few, REST, "serial", tuple(self.block(r, REST))),
-                Loop("tq", few, end, 1, "serial", tuple(self.block(q, 1)))))]
+                Loop("ts", few, end, 1, "serial", tuple(self.block(q, 1)))))]
         else:
             whole, rest = divmod(rows, high)
-            blocks = whole + bool(rest)
             with ix.ranges({block: const(max(whole, 1))}):
-                body = self.block(block * high if blocks > 1 else const(0), high) if whole else self.block(const(0), rest)
+                body = self.block(block * high if rows > high else const(0), high) if whole else self.block(const(0), rest)
             if whole and rest:
                 body = [If(block < const(whole), tuple(body), tuple(self.block(const(whole * high), rest)))]
-        units: list[Stmt] = [Let(d.name, const(0)) for d in self.outer if d.extent == 1]
-        return tuple(parallel([*self.outer, Dimension(block, blocks)], [*units, *body], 1, "t"))
+        dims = [*self.outer, Dimension(block, pieces(rows, high))]
+        return tuple(parallel(dims, body, max(self.group.tiling.chunk, 1), NAMES))  # type: ignore[union-attr]
+
+    def chunk(self) -> Expr:
+        """The number of the chunk that the loops around a block are at."""
+        dims, each = [d for d in (*self.outer, Dimension(var("tb"), blocks_of_rows(self.group))) if d.extent != 1], self.group.tiling.chunk
+        if not dims:
+            return const(0)
+        return var(NAMES[1]) // each if each > 1 else var(NAMES[0]) if len(dims) > 1 else dims[0].var
 
     def block(self, start: Expr, high: int) -> list[Stmt]:
         """All stages, on ``high`` rows from ``start`` on."""
@@ -74,11 +98,16 @@ class _Tiles:
         for k, stage in enumerate(group.stages):
             if stage is not group:
                 (root,) = stage.roots
-                shape = (*(extents[v] for v in shared), *root.shape[len(shared):-1], padded(root.shape[-1], root.dtype.bytes))
-                blocks[root] = shape, const(0)
                 old = overwritten(stage, group.stages[:k])
-                own[root] = own[old] if old is not None else Buffer(f"x{k}", root.dtype, (product(shape),), "stack")
-                out += [Local(own[root])] if old is None else []
+                shape = block_shape(root, len(shared), high)
+                if old is not None:
+                    own[root], blocks[root] = own[old], blocks[old]
+                elif root in self.memory:
+                    scratch = self.memory[root]
+                    own[root], blocks[root] = self.buffers[scratch], (shape, self.chunk() * size(product(scratch.shape[1:])))
+                else:
+                    own[root], blocks[root] = Buffer(f"x{k}", root.dtype, (product(shape),), "stack"), (shape, const(0))
+                    out.append(Local(own[root]))
             part = replace(stage, extents={**stage.extents, **extents}, tiling=None)
             with ix.ranges({d.var: size(d.extent) for d in self.outer}):
                 body = self.lower_body(part, Places(own, starts, blocks), self.machine)
@@ -87,20 +116,10 @@ class _Tiles:
         return out
 
 
-def overwritten(stage: Group, before: Sequence[Group]) -> Node | None:
-    """The result of an earlier stage over which this one may write its own: each element is read at its own position only, and the last
-    time just before it is written (after all reductions, as the one root depends on them all). Nobody else reads it."""
-    if stage.anchor is not None:
-        return None
-    (root,) = stage.roots
-    return next((r for s in before for r in s.roots if r.type == root.type and any(r in n.args for n in stage.at) and all(
-        at == stage.domain for n in stage.at for i in stage.at[n] for a, at in reads(n, i, stage.reduced) if a is r)), None)
-
-
 def padded(n: Size, bytes_: int) -> Size:
     """The distance of rows of n elements: an odd number of cache lines. So rows are aligned, and neighbours lie in different sets."""
     line = max(64 // bytes_, 1)
     return (-(-n // line) | 1) * line if isinstance(n, int) else n
 
 
-__all__ = ["lower_tiles"]
+__all__ = ["blocks_in_memory", "lower_tiles"]
