@@ -16,7 +16,7 @@ al., arXiv:2205.14135, with whole rows instead of an online softmax.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from xlc.ir.machine import Machine
@@ -28,6 +28,8 @@ from .layout import choose_tile, element, free_dimensions
 
 MOST_TILES = 3  # register tiles that a block is high: their rows share what is loaded of the right operands
 STACK_BYTES = 64 << 10  # that a block may take on the stack of a thread, which need not be the host's main one
+LARGE = 64 << 20  # bytes between two stages that are worth a block in the last cache
+STREAMED = 32  # bytes of right operands beyond the cache, per byte of a block, up to which it pays (measured)
 CHUNK = 16  # blocks that share memory, where their number has a name
 SMALL = 1 << 22  # multiplications that one core does alone
 
@@ -104,26 +106,25 @@ class _Tiler:
         """How g is cut into blocks, or why it is not."""
         contractions = [s.anchor for s in (*before, g) if s.anchor is not None]
         kept = [s.roots[0] for k, s in enumerate(before) if overwritten(s, before[:k]) is None]
-        row = sum_of(r.dtype.bytes * product(r.shape[shared:]) for r in kept)
-        whole = sum_of(r.type.bytes for r in kept)
-        work = sum_of(weight(n) for n in contractions)
-        right = max(n.dtype.bytes * product(n.args[1].shape[d] for d in range(n.args[1].rank) if d not in n["batch"][1])
-                    for n in contractions)
-        import os
-        if os.environ.get("RULE1") and whole is not None and work is not None and whole <= self.machine.l2 // 2 and work > SMALL:
-            return "it is small enough to stay in the cache"
-        high = height(max(contractions, key=lambda n: weight(n) or 0), self.machine)
-        most = MOST_TILES * high
-        if row is not None:
-            most = min(self.machine.l2 // 2 // max(row, 1) // high, MOST_TILES) * high
+        row, whole = (static(sum(sizes, start=0)) for sizes in (
+            [r.dtype.bytes * product(r.shape[shared:]) for r in kept], [r.type.bytes for r in kept]))
+        work, large = static(sum(map(weight, contractions), start=0)), whole is None or whole > LARGE
+        high = height(max(contractions, key=lambda n: static(weight(n)) or 0), self.machine)
         rows, others = g.extents[g.domain[shared - 1]], product(g.extents[v] for v in g.domain[:shared - 1])
+        fitting = MOST_TILES if row is None else min(self.machine.l2 // 2 // max(row, 1) // high, MOST_TILES)
+        if not fitting and not large:
+            return "a block of its rows does not fit the cache"
+        most = max(fitting, 1) * high
         if isinstance(rows, int):
             most = min(most, max(rows, 1))
         if isinstance(rows, int) and isinstance(others, int) and (work is None or work > SMALL):
-            while most > high and -(-rows // most) * others < 4 * self.machine.cores:
+            while most > high and pieces(rows, most) * others < 4 * self.machine.cores:
                 most -= high
-            if -(-rows // most) * others < 2 * self.machine.cores:
+            if pieces(rows, most) * others < 2 * self.machine.cores:
                 return "there are too few blocks of rows to share out between threads"
+        streamed = sum(b for b in map(static, map(right_bytes, contractions)) if b is not None and b > self.machine.l2)
+        if row is not None and streamed > STREAMED * row * most:
+            return "for each block of its rows more would be loaded of the right operands than that saves"
         on_stack = row is not None and row * most <= STACK_BYTES
         return Tiling(before, shared, most, 0 if on_stack else self.chunk(pieces(rows, most) * others))
 
@@ -162,15 +163,19 @@ def height(dot: Node, machine: Machine) -> int:
     return choose_tile(rows, dot.args[1].shape[right[-1]] if right else 1, element(dot).bits, machine).rows
 
 
-def weight(dot: Node) -> int | None:
-    """The multiplications of a contraction, None where sizes have names."""
-    return sum_of([dot.type.size * product(dot.args[0].shape[d] for d in dot["contract"][0])])
+def weight(dot: Node) -> Size:
+    """The multiplications of a contraction."""
+    return dot.type.size * product(dot.args[0].shape[d] for d in dot["contract"][0])
 
 
-def sum_of(sizes) -> int | None:  # type: ignore[no-untyped-def]
-    """The sum of sizes that are numbers."""
-    found = list(sizes)
-    return sum(found) if all(isinstance(s, int) for s in found) else None
+def right_bytes(dot: Node) -> Size:
+    """The size of the right operand, for one position of the batch."""
+    right = dot.args[1]
+    return right.dtype.bytes * product(right.shape[d] for d in range(right.rank) if d not in dot["batch"][1])
+
+
+def static(s: Size) -> int | None:
+    return s if isinstance(s, int) else None
 
 
 def overwritten(stage: Group, before: Sequence[Group]) -> Node | None:
