@@ -22,9 +22,11 @@ from typing import Any
 
 from xlc.errors import XlcError
 from xlc.ir.index import ranges
-from xlc.ir.loops import Expr, size, var, walk
+from xlc.ir.loops import Expr, size, var
 from xlc.ir.node import Graph, Node
 from xlc.ir.types import Size, product
+
+from .cost import _OWN_COST, op_cost
 
 Index = tuple[Expr, ...]
 CHEAP = 6  # scalar operations that cost less to repeat than to store and load
@@ -183,24 +185,6 @@ class Costs:
             else:
                 mine = op_cost(n, own) if n.op.kind == "elementwise" else 0
                 self.total[n] = min(mine + sum(self.total[a] for a in n.args), 1 << 20)
-
-
-_OWN_COST: dict[tuple[str, str], int] = {}
-
-
-def op_cost(n: Node, cache: dict[tuple[str, str], int]) -> int:
-    """Scalar operations that one elementwise op takes (counted in its decomposition, once)."""
-    key = (n.op.name, n.args[0].dtype.name if n.args else "")
-    if key not in cache:
-        cache[key] = {"divide": 4, "sqrt": 4, "floor_divide": 8, "remainder": 8}.get(n.op.name, 1)
-        if n.op.decompose is not None:
-            wide = [a.dtype for a in n.args]
-            try:
-                out = n.op.decompose(*(var(f"c{i}", d) for i, d in enumerate(wide)), **n.attributes)
-                cache[key] = sum(e.op.kind == "elementwise" for e in walk(out))
-            except Exception:  # a decomposition that does not take this dtype directly: assume a transcendental
-                cache[key] = 20
-    return cache[key]
 
 
 class _Fuser:

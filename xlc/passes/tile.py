@@ -118,9 +118,9 @@ class _Tiler:
         if isinstance(rows, int):
             most = min(most, max(rows, 1))
         if isinstance(rows, int) and isinstance(others, int) and (work is None or work > SMALL):
-            while most > high and pieces(rows, most) * others < 4 * self.machine.cores:
+            while most > high and -(-rows // most) * others < 4 * self.machine.cores:
                 most -= high
-            if pieces(rows, most) * others < 2 * self.machine.cores:
+            if -(-rows // most) * others < 2 * self.machine.cores:
                 return "there are too few blocks of rows to share out between threads"
         streamed = sum(b for b in map(static, map(right_bytes, contractions)) if b is not None and b > self.machine.l2)
         if row is not None and streamed > STREAMED * row * most:
@@ -151,7 +151,7 @@ def blocks(g: Group) -> Size:
 
 def rows_in_front(dot: Node) -> int:
     """How many leading dimensions the left operand and the result share (batch and rows), 0 where they are in another order."""
-    (lc, _), (lb, _) = dot["contract"], dot["batch"]
+    lb, _ = dot["batch"]
     free, _ = free_dimensions(dot)
     return len(lb) + len(free) if free and (*lb, *free) == tuple(range(len(lb) + len(free))) else 0
 

@@ -12,7 +12,8 @@ from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.plan import Plan
 from xlc.ir.types import Dim, Size, product
-from xlc.passes.fuse import _OWN_COST, Group, in_memory, is_free, op_cost
+from xlc.passes.cost import _OWN_COST, op_cost
+from xlc.passes.fuse import Group, in_memory, is_free
 from xlc.passes.memory import Step
 
 _SYMBOL = 64  # the value assumed for a named size in estimates

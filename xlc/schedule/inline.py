@@ -29,7 +29,7 @@ class Places(dict[Node, Buffer]):
     """Where the nodes that a kernel reads and writes lie.
 
     A loop nest may be one block of a larger one: its loop variables then count from ``start``, the block's first position (per variable),
-    and of a node in ``blocks`` only the block exists, in a buffer that holds these positions: (shape of the block, offset in the buffer)."""
+    and of a node in ``blocks`` only the block exists: (shape of the block, its offset in the buffer)."""
 
     def __init__(self, buffers: Mapping[Node, Buffer], start: Mapping[Expr, Expr] | None = None,
                  blocks: Mapping[Node, tuple[tuple[Size, ...], Expr]] | None = None):

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Prefetch, Stmt, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
-from xlc.ir.node import Node
 from xlc.ir.types import product
 from xlc.passes.fuse import Group
 

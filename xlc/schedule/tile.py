@@ -13,7 +13,7 @@ Each stage is lowered as if it were alone, with loop variables that count from t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from xlc.ir import index as ix
@@ -27,7 +27,7 @@ from xlc.passes.tile import blocks, blocks_of_rows, overwritten, pieces
 
 from .inline import Places
 from .map import parallel
-from .nest import Dimension, decode, minimum
+from .nest import Dimension
 
 LowerBody = Callable[[Group, Places, Machine], tuple[Stmt, ...]]
 NAMES = ("t", "tq")  # variables of the loop over blocks and of that over chunks of them
@@ -58,7 +58,7 @@ class _Tiles:
         assert group.tiling is not None
         self.group, self.buffers, self.machine, self.lower_body = group, buffers, machine, lower_body
         self.shared = group.domain[:group.tiling.shared]
-        self.high = group.tiling.rows
+        self.high, self.each = group.tiling.rows, group.tiling.chunk
         self.memory = {n.args[0]: n for n in buffers if n.args and "token" in n.attributes}
         self.outer = [Dimension(var(f"t{k}"), group.extents[v]) for k, v in enumerate(self.shared[:-1])]
 
@@ -80,21 +80,22 @@ class _Tiles:
             if whole and rest:
                 body = [If(block < const(whole), tuple(body), tuple(self.block(const(whole * high), rest)))]
         dims = [*self.outer, Dimension(block, pieces(rows, high))]
-        return tuple(parallel(dims, body, max(self.group.tiling.chunk, 1), NAMES))  # type: ignore[union-attr]
+        return tuple(parallel(dims, body, max(self.each, 1), NAMES))
 
     def chunk(self) -> Expr:
         """The number of the chunk that the loops around a block are at."""
-        dims, each = [d for d in (*self.outer, Dimension(var("tb"), blocks_of_rows(self.group))) if d.extent != 1], self.group.tiling.chunk
+        dims = [d for d in (*self.outer, Dimension(var("tb"), blocks_of_rows(self.group))) if d.extent != 1]
         if not dims:
             return const(0)
-        return var(NAMES[1]) // each if each > 1 else var(NAMES[0]) if len(dims) > 1 else dims[0].var
+        return var(NAMES[1]) // self.each if self.each > 1 else var(NAMES[0]) if len(dims) > 1 else dims[0].var
 
     def block(self, start: Expr, high: int) -> list[Stmt]:
         """All stages, on ``high`` rows from ``start`` on."""
         group, shared = self.group, self.shared
         starts = {v: const(0) if d.extent == 1 else d.var for v, d in zip(shared, self.outer, strict=False)} | {shared[-1]: start}
-        extents: dict[Expr, Size] = {v: 1 for v in shared[:-1]} | {shared[-1]: high}
-        own, blocks, out = dict(self.buffers), {}, list[Stmt]()
+        extents: dict[Expr, Size] = {**dict.fromkeys(shared[:-1], 1), shared[-1]: high}
+        own, out = dict(self.buffers), list[Stmt]()
+        blocks: dict[Node, tuple[tuple[Size, ...], Expr]] = {}
         for k, stage in enumerate(group.stages):
             if stage is not group:
                 (root,) = stage.roots
