@@ -16,6 +16,7 @@ GROUPS = {  # name -> where its rows are made, and what they are
     "rows": ("rownorm:rows", "softmax, layer norm, RMS norm and cross-entropy of 4096x1024"),
     "matmul": ("matmul:rows", "products with constant weights, square and skinny"),
     "gelu": ("matmul:fused_rows", "product, bias and gelu against the bare product"),
+    "attention": ("attention:rows", "attention of 16 heads of 64, with and without a causal mask"),
     "mlp": ("mlp:rows", "inference and training step of the MLP 784-500-10"),
     "overhead": ("overhead:rows", "what a call itself costs"),
     "compile": ("compile_time:rows", "time to the first result, and to import"),
