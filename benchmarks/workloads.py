@@ -144,7 +144,8 @@ def attention(batch: int, heads: int, tokens: int, depth: int, causal: bool) -> 
         q, k, v = wide(*(a[at] for a in inputs[0]))
         expected[at] = softmax_numpy(np.where(hidden, -np.inf, q @ k.T / depth ** 0.5)) @ v
     name = f"attention {batch}x{heads}x{tokens}x{depth}{' causal' if causal else ''}"
-    return Workload(name, lambda q, k, v: xlc.nn.attention(q, k, v, causal=causal), inputs, expected, 4.0 * batch * heads * tokens ** 2 * depth)
+    return Workload(name, lambda q, k, v: xlc.nn.attention(q, k, v, causal=causal), inputs, expected,
+                    4.0 * batch * heads * tokens ** 2 * depth)
 
 
 # ---------------------------------------------------------------------------------------------- networks

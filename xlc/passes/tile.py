@@ -27,7 +27,7 @@ from .fuse import FusionOptions, Group, Partition, Tiling, needed_at, reads
 from .layout import choose_tile, element, free_dimensions
 
 MOST_TILES = 3  # register tiles that a block is high: their rows share what is loaded of the right operands
-STACK_BYTES = 64 << 10  # that a block may take on the stack of a thread, which need not be the host's main one
+STACK_BYTES = 80 << 10  # that a block may take on the stack of a thread, which need not be the host's main one
 LARGE = 64 << 20  # bytes between two stages that are worth a block in the last cache
 STREAMED = 32  # bytes of right operands beyond the cache, per byte of a block, up to which it pays (measured)
 CHUNK = 16  # blocks that share memory, where their number has a name
@@ -111,10 +111,10 @@ class _Tiler:
         work, large = static(sum(map(weight, contractions), start=0)), whole is None or whole > LARGE
         high = height(max(contractions, key=lambda n: static(weight(n)) or 0), self.machine)
         rows, others = g.extents[g.domain[shared - 1]], product(g.extents[v] for v in g.domain[:shared - 1])
-        fitting = MOST_TILES if row is None else min(self.machine.l2 // 2 // max(row, 1) // high, MOST_TILES)
+        fitting = MOST_TILES if row is None else STACK_BYTES // max(row, 1) // high or self.machine.l2 // 2 // max(row, 1) // high
         if not fitting and not large:
             return "a block of its rows does not fit the cache"
-        most = max(fitting, 1) * high
+        most = min(max(fitting, 1), MOST_TILES) * high
         if isinstance(rows, int):
             most = min(most, max(rows, 1))
         if isinstance(rows, int) and isinstance(others, int) and (work is None or work > SMALL):
