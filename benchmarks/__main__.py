@@ -18,6 +18,7 @@ GROUPS = {  # name -> where its rows are made, and what they are
     "gelu": ("matmul:fused_rows", "product, bias and gelu against the bare product"),
     "conv": ("conv:rows", "convolutions with constant weights"),
     "conv-steps": ("conv:step_rows", "training steps of two convolutions"),
+    "attention": ("attention:rows", "attention of 16 heads of 64, with and without a causal mask"),
     "mlp": ("mlp:rows", "inference and training step of the MLP 784-500-10"),
     "overhead": ("overhead:rows", "what a call itself costs"),
     "compile": ("compile_time:rows", "time to the first result, and to import"),

@@ -133,6 +133,21 @@ def dense_gelu(m: int, k: int, n: int) -> tuple[Workload, np.ndarray, np.ndarray
     return Workload(f"gelu({m}x{k} @ {k}x{n} + bias)", lambda x: gelu(x @ w + b), inputs, gelu(x64 @ w64 + b64), 2.0 * m * k * n), w, b
 
 
+def attention(batch: int, heads: int, tokens: int, depth: int, causal: bool) -> Workload:
+    """The expected values in float64, head by head."""
+    import xlc.nn
+
+    inputs = [tuple(random(batch, heads, tokens, depth, seed=3 * i + j) for j in range(3)) for i in range(2)]
+    expected = np.empty((batch, heads, tokens, depth))
+    hidden = np.triu(np.ones((tokens, tokens), bool), 1) if causal else np.zeros((), bool)
+    for at in np.ndindex(batch, heads):
+        q, k, v = wide(*(a[at] for a in inputs[0]))
+        expected[at] = softmax_numpy(np.where(hidden, -np.inf, q @ k.T / depth ** 0.5)) @ v
+    name = f"attention {batch}x{heads}x{tokens}x{depth}{' causal' if causal else ''}"
+    return Workload(name, lambda q, k, v: xlc.nn.attention(q, k, v, causal=causal), inputs, expected,
+                    4.0 * batch * heads * tokens ** 2 * depth)
+
+
 # ---------------------------------------------------------------------------------------------- networks
 
 BATCH, RATE = 100, 0.01

@@ -41,6 +41,8 @@ KNOBS: dict[str, Knob] = {
     "fuse_reductions": Knob(True, "fuse reductions with their producers and consumers", compile=True),
     "fuse_contractions": Knob(True, "fuse what follows a contraction into its tile", compile=True),
     "fuse_rows": Knob(True, "keep whole rows in cache between dependent reductions (softmax, layer norm)", compile=True),
+    "fuse_tiles": Knob(True, "compute what a contraction reads a block of rows at a time, even by another contraction (attention)",
+                       compile=True),
     "pack_constants": Knob(True, "rearrange constant operands of contractions at compile time", compile=True),
     "reorder": Knob(True, "choose the order of launches that lowers the peak of memory", compile=True),
     "skip": Knob("", "names of rules and passes to leave out, separated by commas", compile=True),

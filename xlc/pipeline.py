@@ -25,6 +25,7 @@ from xlc.passes.memory import Step, plan_memory
 from xlc.passes.regions import region
 from xlc.passes.simplify import simplify
 from xlc.passes.split import split
+from xlc.passes.tile import tile
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,12 @@ class Passes:
     def stages(self, graph: Graph, donate: Sequence[int | tuple[int, int]]) -> Stages:
         """Kernels and plan of a graph on which all passes have run."""
         knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows,
-                              self.options.strict)
-        partition = self.run("fuse", lambda g: fuse(g, knobs) if self.options.fuse else separate(g), graph)
+                              config.fuse_tiles, self.options.strict)
+
+        def partitioned(g: Graph) -> Partition:
+            return tile(fuse(g, knobs), g, knobs, self.backend.machine) if self.options.fuse else separate(g)
+
+        partition = self.run("fuse", partitioned, graph)
         steps = self.run("lower", lambda parts: tuple(map(self.lowering(), parts.groups)), partition)
         plan = self.run("memory", lambda steps: plan_memory(graph, steps, donate, config.reorder), steps)
         return Stages(graph, partition, steps, plan)

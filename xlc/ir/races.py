@@ -209,6 +209,9 @@ def _determine(loop: Loop, atoms: set[Expr]) -> bool:
     known = atoms
     if i in known:
         return True
+    if loop.start.is_const and any(q.args[1].is_const and q.args[1].value > 0 and loop.step % q.args[1].value == 0
+                                   for q in _subterms(known, i, "floor_divide")):
+        return True  # steps of a multiple of d change the quotient by d
     # i = d * (i // d) + i % d, where either may be split further
     todo, found = [i], True
     while todo and found:

@@ -16,15 +16,17 @@ is used); a contraction joins the group of what follows it (its epilogue) when i
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from xlc.errors import XlcError
 from xlc.ir.index import ranges
-from xlc.ir.loops import Expr, size, var, walk
+from xlc.ir.loops import Expr, size, var
 from xlc.ir.node import Graph, Node, call_of
 from xlc.ir.types import Size, product
+
+from .cost import _OWN_COST, op_cost
 
 Index = tuple[Expr, ...]
 CHEAP = 6  # scalar operations that cost less to repeat than to store and load
@@ -37,6 +39,7 @@ class FusionOptions:
     reductions: bool = True
     contractions: bool = True
     rows: bool = True  # a reduction together with consumers that need the whole row again (softmax)
+    tiles: bool = True  # what a contraction reads, another contraction itself, a block of rows at a time (attention)
     strict: bool = False  # every reduction adds in the order that it has on its own
 
 
@@ -55,10 +58,21 @@ class Group:
     operands: set[Node] = field(default_factory=set)  # views between memory and the anchor
     why: dict[Node, str] = field(default_factory=dict)  # for people: why a producer was not fused
     reach: int = 0  # bit set of the groups that depend on this one
+    tiling: Tiling | None = None
 
     @property
     def members(self) -> list[Node]:
         return list(self.at)
+
+    @property
+    def stages(self) -> tuple[Group, ...]:
+        """What the kernel computes, one after another."""
+        return (*self.tiling.before, self) if self.tiling else (self,)
+
+    @property
+    def computed(self) -> list[Node]:
+        """The members of all stages, the last ones first."""
+        return [n for g in reversed(self.stages) for n in g.at]
 
     @property
     def kind(self) -> str:
@@ -67,6 +81,18 @@ class Group:
     @property
     def outer(self) -> Index:
         return tuple(v for v in self.domain if v not in self.reduced)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Groups that are computed in front of another, in its loop nest, a block of rows at a time (see the pass ``tile``). All run over the
+    first ``shared`` variables of its domain; a block is ``rows`` positions of the last of these. What lies between the stages is on the
+    stack, or where ``chunk`` is not 0, in the arena, for each so many blocks one after another."""
+
+    before: tuple[Group, ...]
+    shared: int
+    rows: int
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,14 +109,18 @@ class Partition:
         home = {r: g.number for g in self.groups for r in g.roots}
         found = nx.DiGraph()
         found.add_nodes_from(g.number for g in self.groups)
-        found.add_edges_from((home[a], g.number) for g in self.groups for n in g.at for a in n.operands if a not in g.at and a in home)
+        found.add_edges_from((home[a], g.number) for g in self.groups for s in g.stages for n in s.at for a in n.operands
+                             if a not in s.at and a in home)
         return found
 
     def __str__(self) -> str:
         lines = []
         for g in self.groups:
-            lines.append(f"group {g.number} {g.kind}: {', '.join(f'{n.op.name} {n.type}' for n in reversed(list(g.at)))}")
-            lines += [f"  not fused: {n.op.name} {n.type}: {why}" for n, why in g.why.items()]
+            lines.append(f"group {g.number} {g.kind}: {', '.join(f'{n.op.name} {n.type}' for n in reversed(g.computed))}")
+            if g.tiling:
+                lines.append(f"  {len(g.stages)} stages, {g.tiling.rows} rows at a time; on the way: "
+                             + ", ".join(f"{r.op.name} {r.type}" for s in g.tiling.before for r in s.roots))
+            lines += [f"  not fused: {n.op.name} {n.type}: {why}" for s in g.stages for n, why in s.why.items()]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -133,6 +163,17 @@ def reduction_index(node: Node, index: Index, reduced: Index) -> Index:
     return tuple(next(r) if d in axes else next(kept) for d in range(node.args[0].rank))
 
 
+def needed_at(n: Node, g: Group, uses: Mapping[Node, Sequence[Node]]) -> set[Index]:
+    """The indices at which the members of g, but for its anchor, read n."""
+    found: set[Index] = set()
+    with ranges({v: size(s) for v, s in g.extents.items()}):
+        for c in uses[n]:
+            if c in g.at and not is_anchor(c):
+                for i in g.at[c]:
+                    found |= {at for a, at in reads(c, i, g.reduced) if a is n}
+    return found
+
+
 class Costs:
     """Scalar operations per element of each node, everything above it inlined."""
 
@@ -144,24 +185,6 @@ class Costs:
             else:
                 mine = op_cost(n, own) if n.op.kind == "elementwise" else 0
                 self.total[n] = min(mine + sum(self.total[a] for a in n.operands), 1 << 20)
-
-
-_OWN_COST: dict[tuple[str, str], int] = {}
-
-
-def op_cost(n: Node, cache: dict[tuple[str, str], int]) -> int:
-    """Scalar operations that one elementwise op takes (counted in its decomposition, once)."""
-    key = (n.op.name, n.args[0].dtype.name if n.args else "")
-    if key not in cache:
-        cache[key] = {"divide": 4, "sqrt": 4, "floor_divide": 8, "remainder": 8}.get(n.op.name, 1)
-        if n.op.decompose is not None:
-            wide = [a.dtype for a in n.args]
-            try:
-                out = n.op.decompose(*(var(f"c{i}", d) for i, d in enumerate(wide)), **n.attributes)
-                cache[key] = sum(e.op.kind == "elementwise" for e in walk(out))
-            except Exception:  # a decomposition that does not take this dtype directly: assume a transcendental
-                cache[key] = 20
-    return cache[key]
 
 
 class _Fuser:
@@ -223,14 +246,7 @@ class _Fuser:
     # -- decisions ------------------------------------------------------------------------------
 
     def needed_at(self, n: Node, g: Group) -> set[Index]:
-        """The indices at which the members of g read n."""
-        found: set[Index] = set()
-        with ranges({v: size(s) for v, s in g.extents.items()}):
-            for c in self.uses[n]:
-                if c in g.at and not is_anchor(c):
-                    for i in g.at[c]:
-                        found |= {at for a, at in reads(c, i, g.reduced) if a is n}
-        return found
+        return needed_at(n, g, self.uses)
 
     def covers(self, n: Node, g: Group, index: Index) -> bool:
         """Whether g runs over exactly the elements of n at this index: a consumer such as concat or pad has more, and reads n for some of

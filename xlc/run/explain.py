@@ -15,7 +15,8 @@ from xlc.ir.node import Graph, Node, make
 from xlc.ir.plan import Branch, Loop, Plan
 from xlc.ir.types import Dim, Size, product
 from xlc.ops.shape import barrier
-from xlc.passes.fuse import _OWN_COST, Group, in_memory, is_free, op_cost
+from xlc.passes.cost import _OWN_COST, op_cost
+from xlc.passes.fuse import Group, in_memory, is_free
 from xlc.passes.memory import Step
 
 _SYMBOL = 64  # the value assumed for a named size in estimates
@@ -51,7 +52,7 @@ def node_flops(n: Node) -> Size:
 
 def work_of(group: Group, step: Step) -> Work:
     flops: Size = 0
-    for n in group.at:
+    for n in group.computed:
         flops = node_flops(n) + flops
     moved: Size = 0
     for n in (*step.inputs, *step.outputs):
@@ -111,7 +112,7 @@ def _explain_steps(stages: Any, machine: Machine, lines: list[str], indent: str,
             lines += [f"{indent}kernel {next(numbers)} ({group.kind}): {describe_members(group)}", f"{indent}    {operands}",
                       f"{indent}    {human(number(work.flops), 'flop')}, {human(number(work.bytes))} moved, {work.intensity:.2g} flop/B:"
                       f" bound by {limit} (roofline: {_roofline(work, machine)})"]
-        for n, why in group.why.items():
+        for n, why in ((n, why) for stage in group.stages for n, why in stage.why.items()):
             lines.append(f"{indent}    {n.op.name} {n.type}{_line(n)} is not fused here: {why}")
 
 
@@ -157,7 +158,7 @@ def rematerialised(graph: Graph) -> Rematerialised | None:
 
 def describe_members(group: Group) -> str:
     names: dict[str, int] = {}
-    for n in reversed(list(group.at)):
+    for n in reversed(group.computed):
         if n.op.name != "full":
             names[n.op.name] = names.get(n.op.name, 0) + 1
     text = ", ".join(k if c == 1 else f"{k} x{c}" for k, c in names.items()) or "full"

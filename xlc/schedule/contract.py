@@ -27,7 +27,7 @@ from xlc.passes.fuse import Group
 from xlc.passes.layout import FEW_ROWS, choose_tile, element, free_dimensions
 
 from . import inline
-from .inline import Inliner, address
+from .inline import Inliner, Places
 from .map import parallel
 from .nest import Dimension, minimum, operations, serial
 from .reduce import contraction_reads
@@ -38,7 +38,7 @@ CACHE_WAY = 4096  # bytes after which addresses meet in the same set of the firs
 EPILOGUE = 80  # operations of a tile's epilogue up to which it is copied out for every row
 
 
-def lower_contraction(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...] | None:
+def lower_contraction(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...] | None:
     """The loop nest, or None where the general lowering of reductions serves better (integers, no free dimension on the right)."""
     dot = group.anchor
     assert dot is not None
@@ -65,7 +65,7 @@ class _Piece:
 
 
 class _Contraction:
-    def __init__(self, group: Group, dot: Node, buffers: dict[Node, Buffer], machine: Machine, m_rank: int, n_rank: int):
+    def __init__(self, group: Group, dot: Node, buffers: Places, machine: Machine, m_rank: int, n_rank: int):
         self.group, self.dot, self.machine, self.buffers = group, dot, machine, buffers
         self.dtype = element(dot)
         lhs = dot.args[0]
@@ -84,8 +84,9 @@ class _Contraction:
             self.a = self._wide(cast, self.inliner.value(dot.args[0], left))
             self.b = self._wide(cast, self.inliner.value(dot.args[1], right))
             self.values = [self.inliner.value(r, domain) for r in group.roots]
-            self.where = [address(r.shape, domain) for r in group.roots]
+            self.where = [self.inliner.place(r, domain) for r in group.roots]
         batch = domain[:dot.rank - n_rank - m_rank]
+        self.rows = product(dot.shape[len(batch):len(batch) + m_rank])  # of the whole result, as the pass layout sees it
         self._drop_units()
         self.ks = self._join(list(ks))
         self.ms, self.ns = self._join(list(ms)), self._join(list(ns))
@@ -129,7 +130,7 @@ class _Contraction:
         if self.n is None:
             return None
         n_extent: Size = self.extents[self.n]
-        rows = product(self.extents[v] for v in self.ms)  # as the pass layout saw them, which packed panels for this tile
+        rows = self.rows  # as the pass layout saw them, which packed panels for this tile
         tile = choose_tile(rows, n_extent, self.dtype.bits, self.machine)
         self._whole_in_tile(tile.rows)
         m_extent: Size = self.extents[self.m] if self.m is not None else 1

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, const, expr, load, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, const, expr, load, substitute, walk
 from xlc.ir.node import Node
+from xlc.ir.types import Size
 
 Index = tuple[Expr, ...]
 
@@ -24,16 +25,51 @@ def flat(node: Node, name: str) -> Buffer:
 address = ix.address_of
 
 
+class Places(dict[Node, Buffer]):
+    """Where the nodes that a kernel reads and writes lie.
+
+    A loop nest may be one block of a larger one: its loop variables then count from ``start``, the block's first position (per variable),
+    and of a node in ``blocks`` only the block exists: (shape of the block, its offset in the buffer)."""
+
+    def __init__(self, buffers: Mapping[Node, Buffer], start: Mapping[Expr, Expr] | None = None,
+                 blocks: Mapping[Node, tuple[tuple[Size, ...], Expr]] | None = None):
+        super().__init__(buffers)
+        self.start, self.blocks = dict(start or {}), dict(blocks or {})
+
+    def index(self, at: Index) -> Index:
+        """An index over the nest's variables, as an index of the whole tensor."""
+        if not self.start:
+            return at
+        moved = {v: s + v for v, s in self.start.items()}
+        return tuple(substitute(i, moved) for i in at)
+
+    def address(self, node: Node, index: Index) -> Expr:
+        """The place in its buffer of the element at an index of the whole tensor."""
+        if node not in self.blocks:
+            return address(node.shape, index)
+        shape, offset = self.blocks[node]
+        starts = [*self.start.values(), *[const(0)] * len(index)]
+        return address(shape, tuple(i - s for i, s in zip(index, starts, strict=False))) + offset
+
+
 class Inliner:
     """Values of the members of one group. ``fixed`` maps an anchor (a reduction, a contraction) to the scalar that stands for its
     result."""
 
-    def __init__(self, members: Iterable[Node], buffers: Mapping[Node, Buffer]):
+    def __init__(self, members: Iterable[Node], buffers: Places):
         self.members, self.buffers = set(members), buffers
         self.fixed: dict[Node, Expr] = {}
         self.memo: dict[tuple[Node, Index, Expr | None], Expr] = {}
 
-    def value(self, node: Node, index: Index, where: Expr | None = None) -> Expr:
+    def value(self, node: Node, index: Index) -> Expr:
+        """The value of a node at an index over the variables of the nest."""
+        return self._value(node, self.buffers.index(index), None)
+
+    def place(self, node: Node, index: Index) -> Expr:
+        """The address of what the kernel writes, at an index over the variables of the nest."""
+        return self.buffers.address(node, self.buffers.index(index))
+
+    def _value(self, node: Node, index: Index, where: Expr | None) -> Expr:
         """Iterative along chains of elementwise operators (they may be long); recursive through views."""
         stack = [(node, False)]
         while stack:
@@ -44,7 +80,7 @@ class Inliner:
             if n in self.fixed:
                 self.memo[key] = self.fixed[n]
             elif n not in self.members:
-                self.memo[key] = load(self.buffers[n], (address(n.shape, index),), where)
+                self.memo[key] = load(self.buffers[n], (self.buffers.address(n, index),), where)
             elif n.op.kind == "elementwise":
                 if ready:
                     args = [self.memo[(a, index, where)] for a in n.args]
@@ -63,7 +99,7 @@ class Inliner:
                 if not guard.value:  # never in bounds: the value is not used
                     return const(0, n.args[k].dtype)
                 guard = None
-            return self.value(n.args[k], tuple(at), guard)
+            return self._value(n.args[k], tuple(at), guard)
 
         return read
 
@@ -136,4 +172,4 @@ def collapse(e: Expr, outer: Expr, inner: Expr, joined: Expr, memo: dict[Expr, E
 
 
 def addresses(values: Iterable[Expr]) -> list[Expr]:
-    return [x.args[0] for x in walk(*values) if x.op is LOAD and x["buffer"].space == "global"]
+    return [x.args[0] for x in walk(*values) if x.op is LOAD]

@@ -18,17 +18,18 @@ from xlc.passes.fuse import Group
 from xlc.passes.memory import Step
 
 from .contract import lower_contraction
-from .inline import flat
+from .inline import Places, flat
 from .map import lower_map
 from .ordered import lower_ordered
 from .reduce import lower_reduction
-from .sort import scratch
+from .sort import rows_in_memory
+from .tile import blocks_in_memory, lower_tiles
 
 STREAM_BYTES = 48 << 20
 """What a kernel reads and writes, from which its outputs bypass the caches at the latest, however large the last one is. Measured with 480
 MiB of L3 among the cores of a socket: the next kernel, too, is then faster when it reads them from memory."""
 Loads = dict[Buffer, set[Expr]]  # the addresses at which a buffer is read
-Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | None"]
+Lowering = Callable[[Group, Places, Machine], "tuple[Stmt, ...] | None"]
 
 
 def lower(group: Group, machine: Machine) -> Step:
@@ -36,7 +37,7 @@ def lower(group: Group, machine: Machine) -> Step:
     inputs = group_inputs(group)
     outputs = [*group.roots, *scratch(group)]
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
-    body = next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, buffers, machine)) is not None)
+    body = lower_body(group, Places(buffers), machine) if group.tiling is None else lower_tiles(group, buffers, machine, lower_body)
     evaluated = walk(*(e for s in statements(body) for e in expressions(s)))
     loads: dict[Buffer, set[Expr]] = {}
     for e in evaluated:
@@ -52,14 +53,25 @@ def lower(group: Group, machine: Machine) -> Step:
     return Step(kernel, tuple(inputs), tuple(outputs), describe(group), group_after(group))
 
 
+def lower_body(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
+    """The loop nest of a group of one stage."""
+    return next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, places, machine)) is not None)
+
+
+def scratch(group: Group) -> tuple[Node, ...]:
+    """Memory that the kernel of a group needs beside its results."""
+    return blocks_in_memory(group) if group.tiling else rows_in_memory(group)
+
+
 def group_inputs(group: Group) -> list[Node]:
     """What a group reads, in the order in which its members mention it."""
-    return list(dict.fromkeys(a for n in group.at for a in n.operands if a not in group.at))
+    own = {r for stage in group.stages[:-1] for r in stage.roots}
+    return list(dict.fromkeys(a for stage in group.stages for n in stage.at for a in n.operands if a not in stage.at and a not in own))
 
 
 def group_after(group: Group) -> tuple[Node, ...]:
     """What should be computed before a group, without being read by it."""
-    return tuple(dict.fromkeys(a for n in group.at for a in n.args[len(n.operands):]))
+    return tuple(dict.fromkeys(a for stage in group.stages for n in stage.at for a in n.args[len(n.operands):]))
 
 
 class Lowerings:
@@ -84,10 +96,13 @@ class Lowerings:
 def structure(group: Group, inputs: list[Node]) -> object:
     """Everything that the lowering of a group depends on, and nothing else."""
     number = {n: ("in", k) for k, n in enumerate(inputs)}
-    number.update({n: ("at", k) for k, n in enumerate(group.at)})
-    rows = tuple((n.op.name, n.attrs, n.type, tuple(number[a] for a in n.operands), frozenset(at)) for n, at in group.at.items())
-    return (tuple(n.type for n in inputs), rows, tuple(number[r] for r in group.roots), tuple(number[r] for r in group.reductions),
-            group.domain, group.reduced, frozenset(group.extents.items()))
+    parts = []
+    for stage in group.stages:  # a node may be in several
+        number.update({n: ("at", len(number) + k) for k, n in enumerate(stage.at)})
+        rows = tuple((n.op.name, n.attrs, n.type, tuple(number[a] for a in n.operands), frozenset(at)) for n, at in stage.at.items())
+        parts.append((rows, tuple(number[r] for r in stage.roots), tuple(number[r] for r in stage.reductions), stage.domain, stage.reduced,
+                      frozenset(stage.extents.items())))
+    return tuple(n.type for n in inputs), tuple(parts), group.tiling and (group.tiling.shared, group.tiling.rows, group.tiling.chunk)
 
 
 def inplace_pairs(body: Sequence[Stmt], inputs: Sequence[Buffer], outputs: Sequence[Buffer], loads: Loads,
@@ -95,7 +110,7 @@ def inplace_pairs(body: Sequence[Stmt], inputs: Sequence[Buffer], outputs: Seque
     """(output, input) pairs that may share memory: the input is loaded only at addresses at which the output is stored, each time just
     before (all loads of an iteration come before its stores). In a reduction that holds for what is stored after the row alone."""
     full = any(v in i for r in group.roots for i in group.at[r] for v in group.reduced)
-    if full or group.kind not in ("map", "contraction", "reduction"):
+    if full or group.tiling or group.kind not in ("map", "contraction", "reduction"):
         return ()
     stores: Loads = {}
     for s in statements(body):
@@ -120,9 +135,9 @@ def streamed_outputs(inputs: Sequence[Buffer], outputs: Sequence[Buffer], loads:
 
 def describe(group: Group) -> str:
     """What a group computes, for people: its operators in order, the dear ones first."""
-    names = [n.op.name for n in reversed(list(group.at)) if n.op.kind not in ("view", "create")]
+    names = [n.op.name for n in reversed(group.computed) if n.op.kind not in ("view", "create")]
     if not names:
-        names = [n.op.name for n in group.at]
+        names = [n.op.name for n in group.computed]
     head = names[:6]
     return "+".join(head) + (f"+{len(names) - 6} more" if len(names) > 6 else "")
 

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Prefetch, Stmt, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
-from xlc.ir.node import Node
 from xlc.ir.types import product
 from xlc.passes.fuse import Group
 
 from . import inline
-from .inline import Inliner, address
+from .inline import Inliner, Places
 from .nest import Dimension, decode, lanes, minimum, operations, stored
 from .transpose import transposing
 
@@ -25,14 +24,14 @@ AHEAD = 2 << 10  # bytes from what a vector reads to what is prefetched meanwhil
 CHUNK = 1 << 14  # elements of one step of the parallel loop, when a single dimension is cut
 
 
-def lower_map(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
+def lower_map(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
     dims = [Dimension(v, group.extents[v]) for v in group.domain]
     if any(d.extent == 0 for d in dims):
         return ()
     with ix.ranges({d.var: size(d.extent) for d in dims}):
         inliner = Inliner(group.members, buffers)
         values = [inliner.value(r, group.domain) for r in group.roots]
-        where = [address(r.shape, group.domain) for r in group.roots]
+        where = [inliner.place(r, group.domain) for r in group.roots]
         dims, values, where = join(dims, values, where)
     stores = [(buffers[r], a, v) for r, a, v in zip(group.roots, where, values, strict=True)]
     return tuple(nest(dims, stores, machine))
@@ -133,16 +132,17 @@ def tail(lo: Expr, end: Expr, width: int, native: int, body) -> list[Stmt]:  # t
     return lanes("v", lo, end, width, native, body)
 
 
-def parallel(dims: Sequence[Dimension], body: Sequence[Stmt], block: int) -> list[Stmt]:
-    """One parallel loop over the product of ``dims``, ``block`` iterations of it per step."""
+def parallel(dims: Sequence[Dimension], body: Sequence[Stmt], block: int, names: tuple[str, str] = ("p", "q")) -> list[Stmt]:
+    """One parallel loop over the product of ``dims``, ``block`` iterations of it per step. The variables of an iteration (where it is not
+    that of the one dimension) and of a step have these names."""
     dims = [d for d in dims if d.extent != 1] or []
     if not dims:
         return list(body)
     total = product(d.extent for d in dims)
-    p = var("p") if len(dims) > 1 else dims[0].var
+    p = var(names[0]) if len(dims) > 1 else dims[0].var
     inner = [*(decode(dims, p) if len(dims) > 1 else []), *body]
     if block > 1:
-        stop = minimum(var("q") + block, size(total))
-        inner = [Loop(p["name"], var("q"), stop, 1, "serial", tuple(inner))]
-        return [Loop("q", const(0), size(total), block, "parallel", tuple(inner))]
+        step = var(names[1])
+        inner = [Loop(p["name"], step, minimum(step + block, size(total)), 1, "serial", tuple(inner))]
+        return [Loop(names[1], const(0), size(total), block, "parallel", tuple(inner))]
     return [Loop(p["name"], const(0), size(total), 1, "parallel", tuple(inner))]

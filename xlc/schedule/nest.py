@@ -37,7 +37,7 @@ def minimum(a: Expr, b: Expr) -> Expr:
 
 def operations(values: Iterable[Expr]) -> int:
     """Elementwise operators in an expression DAG, i64 index arithmetic not counted; a decomposed one counts for what it becomes."""
-    from xlc.passes.fuse import _OWN_COST
+    from xlc.passes.cost import _OWN_COST
 
     return sum(_OWN_COST.get((e.op.name, e.args[0].dtype.name), 1) for e in walk(*values)
                if e.op.kind == "elementwise" and not all(a.dtype.name == "i64" for a in e.args))

@@ -17,13 +17,13 @@ from xlc.ir.op import lookup
 from xlc.ir.types import Size, i64, product
 from xlc.passes.fuse import Group
 
-from .inline import Inliner, address
+from .inline import Inliner, Places, address
 from .map import parallel
 from .nest import Dimension, lanes
 from .sort import sort, sorts
 
 
-def lower_ordered(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
+def lower_ordered(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
     node = group.anchor
     assert node is not None
     if any(s == 0 for s in node.shape):
@@ -39,7 +39,7 @@ def _dimensions(shape: Sequence[Size], skip: int | None = None) -> list[Dimensio
     return [Dimension(var(f"i{d}"), s) for d, s in enumerate(shape) if d != skip]
 
 
-def _cumulative(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[Stmt]:
+def _cumulative(node: Node, group: Group, buffers: Places) -> list[Stmt]:
     axis, n = node["axis"], node.shape[node["axis"]]
     outer = _dimensions(node.shape, axis)
     k = var("k")
@@ -66,7 +66,7 @@ def _cumulative(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[S
     return parallel(outer, [*ones, *body], 1)
 
 
-def _scatter(node: Node, group: Group, buffers: dict[Node, Buffer], machine: Machine) -> list[Stmt]:
+def _scatter(node: Node, group: Group, buffers: Places, machine: Machine) -> list[Stmt]:
     """args: operand, updates, ids...; out-of-bounds updates are dropped."""
     operand, updates, *ids = node.args
     axes, mode = node["axes"], node["mode"]

@@ -26,7 +26,7 @@ from xlc.ir.types import f32, f64, i64, product
 from xlc.passes.fuse import Group, reduction_index
 
 from . import inline
-from .inline import Inliner, address
+from .inline import Inliner, Places, address
 from .map import parallel, prefetches
 from .nest import Dimension, lanes, minimum, operations, power_of_two, stored
 
@@ -69,7 +69,7 @@ def contraction_reads(dot: Node, index: Sequence[Expr], reduced: Sequence[Expr])
     return left, place(rhs.rank, rc, rb)
 
 
-def lower_reduction(group: Group, buffers: dict[Node, Buffer], machine: Machine) -> tuple[Stmt, ...]:
+def lower_reduction(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
     if group.anchor is not None:
         lhs, (lc, _) = group.anchor.args[0], group.anchor["contract"]
         reduced = tuple(var(f"r{k}") for k in range(len(lc)))
@@ -105,7 +105,7 @@ def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequ
 
 
 def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,
-                 buffers: dict[Node, Buffer]) -> tuple[list[Fold], list[Expr], list[Expr]]:
+                 buffers: Places) -> tuple[list[Fold], list[Expr], list[Expr]]:
     """Every reduction as a Fold (in an order in which they can run), and the values and addresses of the roots."""
     inliner = Inliner(group.members, buffers)
     position = address([extents[v] for v in reduced], reduced)
@@ -131,7 +131,7 @@ def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], r
     for r in group.roots:
         at = next(iter(group.at[r]))
         values.append(inliner.value(r, at))
-        where.append(address(r.shape, at))
+        where.append(inliner.place(r, at))
     return folds, values, where
 
 
@@ -288,10 +288,13 @@ class _Nest:
 
         def body(x: Expr, lanes_at: Expr) -> list[Stmt]:
             at, memo = {last.var: x}, {}  # type: ignore[var-annotated]
-            stmts: list[Stmt] = [Store(b, (substitute(a, at, memo),), substitute(v, at, memo)) for b, a, v in kept]
+            stmts: list[Stmt] = [Let(f"e{j}", substitute(v, at, memo)) for j, (_, _, v) in enumerate(kept)]
+            named = {let.value: var(let.name, let.value.dtype) for let in stmts if isinstance(let, Let)}
+            stmts += [Store(b, (substitute(a, at, memo),), named[substitute(v, at, memo)]) for b, a, v in kept]
             for k, f in live:
                 old = tuple(load(b, (lanes_at,)) for b in accumulators[k])
-                new = f.monoid.merge(old, _lifted(f, substitute(f.value, at, memo), substitute(f.position, at, memo), old))
+                value = substitute(substitute(f.value, at, memo), named)
+                new = f.monoid.merge(old, _lifted(f, value, substitute(f.position, at, memo), old))
                 names = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
                 stmts += names
                 stmts += [Store(b, (lanes_at,), var(n.name, n.value.dtype)) for b, n in zip(accumulators[k], names, strict=True)]

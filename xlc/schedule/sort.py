@@ -7,7 +7,7 @@
     }
 
 ``runs`` holds two rows of values, and for argsort two of positions that move along. They are on the stack where their length is known and
-small; else they are outputs of the kernel that nobody reads (``scratch``).
+small; else they are outputs of the kernel that nobody reads (``rows_in_memory``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from xlc.ir.op import lookup
 from xlc.ir.types import DType, Type, bool_, i64
 from xlc.passes.fuse import Group
 
-from .inline import Inliner, address
+from .inline import Inliner, Places, address
 from .map import parallel
 from .nest import Dimension, minimum
 
@@ -35,7 +35,7 @@ def _moved(n: Node) -> tuple[DType, ...]:
     return (n.args[0].dtype, i64) if n.op.name == "argsort" else (n.dtype,)
 
 
-def scratch(group: Group) -> tuple[Node, ...]:
+def rows_in_memory(group: Group) -> tuple[Node, ...]:
     """Memory that the kernel of a group needs beside its results: two rows for each row that is long, or of unknown length."""
     n = group.anchor
     if n is None or not sorts(n) or any(s == 0 for s in n.shape):
@@ -47,8 +47,8 @@ def scratch(group: Group) -> tuple[Node, ...]:
     return tuple(make(lookup("copy"), (n,), Type(d, shape), {"token": object()}) for d in _moved(n))
 
 
-def sort(node: Node, group: Group, buffers: dict[Node, Buffer]) -> list[Stmt]:
-    """The loop nest of an anchor; what ``scratch`` asked for is among ``buffers``."""
+def sort(node: Node, group: Group, buffers: Places) -> list[Stmt]:
+    """The loop nest of an anchor; what ``rows_in_memory`` asked for is among ``buffers``."""
     rows = [b for b in buffers if b.args == (node,) and "token" in b.attributes]
     axis, source, zero, one, k = node["axis"], node.args[0], const(0), const(1), var("k")
     n = size(node.shape[axis])
@@ -97,4 +97,4 @@ def _precedes(x: Expr, y: Expr, descending: bool) -> Expr:
     return ~x_nan & (((y < x) if descending else (x < y)) | y_nan)
 
 
-__all__ = ["scratch", "sort", "sorts"]
+__all__ = ["rows_in_memory", "sort", "sorts"]

@@ -99,7 +99,7 @@ def draw_partition(done: Any) -> str:
                 made[n] = f"i{len(made)}"
                 boxes.append(Box(made[n], (_label(n), str(n.type)), n.op.name))
             edges.append((made[n], f"k{k}"))
-        names = [n.op.name for n in reversed(group.members)]
+        names = [n.op.name for n in reversed(group.computed)]
         shown = [*names[:7], *([f"+ {len(names) - 7} more"] if len(names) > 7 else [])]
         outputs = tuple(f"-> {n.type}" for n in step.outputs)
         boxes.append(Box(f"k{k}", (f"kernel {k}", *shown, *outputs), f"{group.kind}{' result' if results & set(step.outputs) else ''}",
