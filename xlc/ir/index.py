@@ -135,14 +135,13 @@ def _join_quotients(p: Polynomial) -> Polynomial:
 
 
 def build(p: Polynomial) -> Expr:
-    """The canonical expression of a polynomial."""
-
+    """The canonical expression of a polynomial, whose coefficients wrap as 64-bit integers do."""
+    p = _wrapped(p)
     if len(p) == 1 and len(next(iter(p))) == 1 and next(iter(p.values())) == 1:
         return next(iter(p))[0]
     add, mul = lookup("add"), lookup("multiply")
     total: Expr | None = None
     for m, c in sorted(p.items(), key=lambda t: (-len(t[0]), [_key(a) for a in t[0]])) if len(p) > 1 else p.items():
-        c = _wrap(c)
         term: Expr | None = None
         for a in m:
             term = a if term is None else loops.expr(mul, (term, a), i64)
@@ -270,19 +269,15 @@ def simplified(op: Op, args: tuple[Expr, ...], dtype: Any, attrs: Mapping[str, A
 
 def _wrapped(p: Polynomial) -> Polynomial:
     """Coefficients as 64-bit integers have them (squares of squares of a constant would have a million digits)."""
-    return {m: w for m, c in p.items() if (w := _wrap(c))}
-
-
-def _wrap(c: int) -> int:
-    return (c + (1 << 63)) % (1 << 64) - (1 << 63)
+    return {m: w for m, c in p.items() if (w := (c + (1 << 63)) % (1 << 64) - (1 << 63))}
 
 
 def _simplified_index(name: str, args: tuple[Expr, ...]) -> Expr | None:
     if name in ("add", "subtract", "multiply"):
         p = _arith(name, polynomial(args[0]), polynomial(args[1]))
-        return None if p is None else build(_wrapped(p))
+        return None if p is None else build(p)
     if name == "negative":
-        return build(_wrapped({m: -c for m, c in polynomial(args[0]).items()}))
+        return build({m: -c for m, c in polynomial(args[0]).items()})
     if name in ("floor_divide", "remainder"):
         a, d = args
         if a.is_const and d.is_const and d.value > 0:
