@@ -37,7 +37,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | No
 
 
 def check(f: Callable[..., Any], args: tuple[np.ndarray, ...], expected: np.ndarray, tolerance: float = 2e-5, stages: int = 3) -> Any:
-    """Values; bits without the fusion, with one thread, and strict; proofs. Returns the compiled program."""
+    """Values; bits without the fusion and with one thread; proofs. Returns the compiled program."""
     e = xlc.jit(f).compile(*args)
     assert [len(g.stages) for g in e.after("fuse").groups if g.tiling] in ([stages], [2]), e.after("fuse")
     got = np.asarray(e(*args))
@@ -95,6 +95,8 @@ def test_empty() -> None:
     f = xlc.jit(lambda q, k, v: xlc.nn.attention(q, k, v))
     assert f(values(0, 4, 8), values(0, 4, 8), values(0, 4, 8)).shape == (0, 4, 8)
     assert f(values(2, 0, 8), values(2, 5, 8), values(2, 5, 3)).shape == (2, 0, 3)
+    w1, w2 = values(6, 0), values(0, 3)
+    assert np.array_equal(xlc.jit(lambda x: np.maximum(x @ w1, 0) @ w2)(values(5, 6)), np.zeros((5, 3), "f4"))
 
 
 def test_strict_adds_in_the_same_order() -> None:

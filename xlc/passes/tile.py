@@ -16,7 +16,7 @@ al., arXiv:2205.14135, with whole rows instead of an online softmax.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from xlc.ir.machine import Machine
@@ -106,9 +106,8 @@ class _Tiler:
         """How g is cut into blocks, or why it is not."""
         contractions = [s.anchor for s in (*before, g) if s.anchor is not None]
         kept = [s.roots[0] for k, s in enumerate(before) if overwritten(s, before[:k]) is None]
-        row, whole = (static(sum(sizes, start=0)) for sizes in (
-            [r.dtype.bytes * product(r.shape[shared:]) for r in kept], [r.type.bytes for r in kept]))
-        work, large = static(sum(map(weight, contractions), start=0)), whole is None or whole > LARGE
+        row, whole = static(total(r.dtype.bytes * product(r.shape[shared:]) for r in kept)), static(total(r.type.bytes for r in kept))
+        work, large = static(total(map(weight, contractions))), whole is None or whole > LARGE
         high = height(max(contractions, key=lambda n: static(weight(n)) or 0), self.machine)
         rows, others = g.extents[g.domain[shared - 1]], product(g.extents[v] for v in g.domain[:shared - 1])
         fitting = MOST_TILES if row is None else STACK_BYTES // max(row, 1) // high or self.machine.l2 // 2 // max(row, 1) // high
@@ -172,6 +171,13 @@ def right_bytes(dot: Node) -> Size:
     """The size of the right operand, for one position of the batch."""
     right = dot.args[1]
     return right.dtype.bytes * product(right.shape[d] for d in range(right.rank) if d not in dot["batch"][1])
+
+
+def total(sizes: Iterable[Size]) -> Size:
+    found: Size = 0
+    for s in sizes:
+        found = s + found
+    return found
 
 
 def static(s: Size) -> int | None:
