@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from . import loops
 from .op import Op, lookup
 from .types import bool_, i64
 
@@ -135,23 +136,19 @@ def _join_quotients(p: Polynomial) -> Polynomial:
 
 def build(p: Polynomial) -> Expr:
     """The canonical expression of a polynomial."""
-    from .loops import const, expr
-
-    def wrap(c: int) -> int:
-        return (c + (1 << 63)) % (1 << 64) - (1 << 63)
 
     if len(p) == 1 and len(next(iter(p))) == 1 and next(iter(p.values())) == 1:
         return next(iter(p))[0]
     add, mul = lookup("add"), lookup("multiply")
     total: Expr | None = None
-    for m, c in sorted(p.items(), key=lambda t: (-len(t[0]), [_key(a) for a in t[0]])):
-        c = wrap(c)
+    for m, c in sorted(p.items(), key=lambda t: (-len(t[0]), [_key(a) for a in t[0]])) if len(p) > 1 else p.items():
+        c = _wrap(c)
         term: Expr | None = None
         for a in m:
-            term = a if term is None else expr(mul, (term, a), i64)
-        term = const(c) if term is None else term if c == 1 else expr(mul, (term, const(c)), i64)
-        total = term if total is None else expr(add, (total, term), i64)
-    result = total if total is not None else const(0)
+            term = a if term is None else loops.expr(mul, (term, a), i64)
+        term = loops.const(c) if term is None else term if c == 1 else loops.expr(mul, (term, loops.const(c)), i64)
+        total = term if total is None else loops.expr(add, (total, term), i64)
+    result = total if total is not None else loops.const(0)
     if result not in _polynomials:
         _polynomials[result] = p
     return result
@@ -273,12 +270,14 @@ def simplified(op: Op, args: tuple[Expr, ...], dtype: Any, attrs: Mapping[str, A
 
 def _wrapped(p: Polynomial) -> Polynomial:
     """Coefficients as 64-bit integers have them (squares of squares of a constant would have a million digits)."""
-    return {m: w for m, c in p.items() if (w := (c + (1 << 63)) % (1 << 64) - (1 << 63))}
+    return {m: w for m, c in p.items() if (w := _wrap(c))}
+
+
+def _wrap(c: int) -> int:
+    return (c + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _simplified_index(name: str, args: tuple[Expr, ...]) -> Expr | None:
-    from .loops import const
-
     if name in ("add", "subtract", "multiply"):
         p = _arith(name, polynomial(args[0]), polynomial(args[1]))
         return None if p is None else build(_wrapped(p))
@@ -287,7 +286,7 @@ def _simplified_index(name: str, args: tuple[Expr, ...]) -> Expr | None:
     if name in ("floor_divide", "remainder"):
         a, d = args
         if a.is_const and d.is_const and d.value > 0:
-            return const(a.value // d.value if name == "floor_divide" else a.value % d.value)
+            return loops.const(a.value // d.value if name == "floor_divide" else a.value % d.value)
         if d.is_const and d.value <= 0:
             return None
         if not d.is_const and not all(x.op.name == "size" for m in polynomial(d) for x in m):
@@ -297,13 +296,13 @@ def _simplified_index(name: str, args: tuple[Expr, ...]) -> Expr | None:
         if (quotient or d.is_const) and _below(r, d):
             return build(quotient) if name == "floor_divide" else r
         if _below(a, d):
-            return const(0) if name == "floor_divide" else a
+            return loops.const(0) if name == "floor_divide" else a
         if quotient and d.is_const and bounds(a) != (-inf, inf):
             q = _raw(name, r, d)
             return q if name == "remainder" else build(_arith("add", quotient, polynomial(q)) or {})
         inner = a.op.name == "floor_divide" and a.args[1].is_const and d.is_const and name == "floor_divide"
         if inner:
-            return _raw(name, a.args[0], const(a.args[1].value * d.value))
+            return _raw(name, a.args[0], loops.const(a.args[1].value * d.value))
     if name in ("minimum", "maximum"):
         a, b = args
         (al, ah), (bl, bh) = bounds(a), bounds(b)
@@ -317,14 +316,10 @@ def _simplified_index(name: str, args: tuple[Expr, ...]) -> Expr | None:
 
 
 def _raw(name: str, a: Expr, d: Expr) -> Expr:
-    from .loops import expr
-
-    return expr(lookup(name), (a, d), i64)
+    return loops.expr(lookup(name), (a, d), i64)
 
 
 def _simplified_bool(name: str, args: tuple[Expr, ...]) -> Expr | None:
-    from .loops import const
-
     if name in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal") and args[0].dtype is i64:
         a, b = args
         difference = _arith("subtract", polynomial(a), polynomial(b))
@@ -335,8 +330,8 @@ def _simplified_bool(name: str, args: tuple[Expr, ...]) -> Expr | None:
                  "greater_equal": (lo >= 0, hi < 0), "equal": (lo == hi == 0, lo > 0 or hi < 0),
                  "not_equal": (lo > 0 or hi < 0, lo == hi == 0)}[name]
         if known[0] or (name == "less" and _below(a, b)):
-            return const(True, bool_)
-        return const(False, bool_) if known[1] else None
+            return loops.const(True, bool_)
+        return loops.const(False, bool_) if known[1] else None
     if args[0].dtype is bool_ and name in ("bitwise_and", "logical_and", "bitwise_or", "logical_or"):
         for x, y in (args, args[::-1]):
             if x.is_const:
@@ -344,7 +339,7 @@ def _simplified_bool(name: str, args: tuple[Expr, ...]) -> Expr | None:
                 return x if absorbs else y
         return args[0] if args[0] is args[1] else None
     if name in ("bitwise_not", "logical_not") and args[0].is_const and args[0].dtype is bool_:
-        return const(not args[0].value, bool_)
+        return loops.const(not args[0].value, bool_)
     if name == "where" and args[0].is_const:
         return args[1] if args[0].value else args[2]
     return None
@@ -352,25 +347,22 @@ def _simplified_bool(name: str, args: tuple[Expr, ...]) -> Expr | None:
 
 def address_of(shape: Any, index: Any) -> Expr:
     """The row-major position of an index."""
-    from .loops import const, size
-
-    total = const(0)
+    total = loops.const(0)
     for s, i in zip(shape, index, strict=True):
-        total = total * size(s) + i
+        total = total * loops.size(s) + i
     return total
 
 
 def unflatten(shape: Any, position: Expr) -> list[Expr]:
     """The index at a row-major position."""
-    from .loops import const, size
     from .types import product
 
     out: list[Expr] = []
     for d, s in enumerate(shape):
-        inner = size(product(shape[d + 1:]))
+        inner = loops.size(product(shape[d + 1:]))
         if s == 1:
-            out.append(const(0))
+            out.append(loops.const(0))
         else:
             q = position // inner
-            out.append(q % size(s) if any(x != 1 for x in shape[:d]) else q)
+            out.append(q % loops.size(s) if any(x != 1 for x in shape[:d]) else q)
     return out

@@ -30,6 +30,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from .op import Op, lookup, register
@@ -106,7 +107,8 @@ _lock = threading.Lock()
 
 def expr(op: Op, args: Sequence[Expr], dtype: DType, attrs: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Expr:
     """The expression with these parts, interned; no inference, no simplification."""
-    attrs = tuple(sorted(attrs.items())) if isinstance(attrs, Mapping) else tuple(attrs)
+    if type(attrs) is not tuple:
+        attrs = tuple(sorted(attrs.items())) if isinstance(attrs, Mapping) else tuple(attrs)
     args = tuple(args)
     key = (op.name, args, dtype.name, attrs)
     with _lock:
@@ -132,12 +134,17 @@ def _free(op: Op, args: tuple[Expr, ...], attrs: tuple[tuple[str, Any], ...]) ->
     return found
 
 
-def const(value: Any, dtype: DType = i64) -> Expr:
-    from .node import _Bits
+@lru_cache(1 << 12)
+def _integer(value: int) -> Expr:
+    return expr(CONST, (), i64, (("value", value),))
 
+
+def const(value: Any, dtype: DType = i64) -> Expr:
+    if dtype is i64:
+        return _integer(int(value))
     if dtype.is_float:
         value = float(dtype.numpy.type(value))
-        value = value if value == value and value != 0 else _Bits(value)
+        value = value if value == value and value != 0 else node._Bits(value)
     else:
         value = bool(value) if dtype is bool_ else int(value)
     return expr(CONST, (), dtype, (("value", value),))
@@ -177,15 +184,13 @@ def load(buffer: Buffer, index: Sequence[Expr], mask: Expr | None = None) -> Exp
 def scalar_apply(op: Op, args: Sequence[Any], attrs: Mapping[str, Any]) -> Expr:
     """``op(*args)`` on scalars. Python numbers take the dtype of the first Expr (for ``where``: of the first value). i64 and bool
     arithmetic, which is what indices and masks are made of, is folded and simplified on the way (see ``ir.index``)."""
-    from .index import simplified
-
     values = [a for a in args if isinstance(a, Expr)]
     like = values[0].dtype
     if op.name == "where":
         like = next((a.dtype for a in args[1:] if isinstance(a, Expr)), like)
     full = [a if isinstance(a, Expr) else const(a, like) for a in args]
     dtype = op.scalar(*(a.dtype for a in full), **attrs) if op.scalar else full[0].dtype
-    return simplified(op, tuple(full), dtype, attrs) or expr(op, full, dtype, attrs)
+    return index.simplified(op, tuple(full), dtype, attrs) or expr(op, full, dtype, attrs)
 
 
 # ------------------------------------------------------------------------------------------------ statements
@@ -372,6 +377,8 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
             stack.pop()
     return memo[e]
 
+
+from . import index, node  # noqa: E402  (they need Expr; the names are used in functions)
 
 __all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Prefetch", "Stmt", "Store", "const",
            "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]

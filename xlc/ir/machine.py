@@ -13,6 +13,7 @@ class Machine:
     registers: int = 32
     l1: int = 48 << 10
     l2: int = 2 << 20
+    l3: int = 32 << 20
     cores: int = 2
 
     def lanes(self, bits: int = 32) -> int:

@@ -88,12 +88,10 @@ class Op:
     doc: str = ""
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
-        from .loops import Expr, scalar_apply
-        from .node import apply
-
-        if any(isinstance(a, Expr) for a in args):
-            return scalar_apply(self, args, attrs)
-        return apply(self, args, attrs)
+        for a in args:
+            if isinstance(a, loops.Expr):
+                return loops.scalar_apply(self, args, attrs)
+        return node.apply(self, args, attrs)
 
     def __repr__(self) -> str:
         return self.name
@@ -116,6 +114,11 @@ def register(op: Op) -> Op:
 
 
 def lookup(name: str) -> Op:
-    import xlc.ops  # noqa: F401  (fills the table)
+    if name not in OPS:
+        import xlc.ops  # noqa: F401  (fills the table)
 
     return OPS[name]
+
+
+# Both need Op; they are looked at when an operator is called (an import inside a function costs more than the call).
+from . import loops, node  # noqa: E402

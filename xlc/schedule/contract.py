@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Prefetch, Stmt, Store, const, load, size, substitute, var, walk
@@ -31,8 +32,9 @@ from .map import parallel
 from .nest import Dimension, minimum, operations, serial
 from .reduce import contraction_reads
 
-PIECE = 512  # contracted elements of which a block of rows fits the first-level cache
+DEEP = 1024  # contracted elements from which the contracted dimension is cut into pieces
 AHEAD = 8192  # bytes between a prefetch and its use (measured best for 4 and 16 rows)
+CACHE_WAY = 4096  # bytes after which addresses meet in the same set of the first-level cache
 EPILOGUE = 80  # operations of a tile's epilogue up to which it is copied out for every row
 
 
@@ -181,32 +183,33 @@ class _Contraction:
         count = -(-m // height)
         tall = m - (height - 1) * count
 
-        def tiles(piece: _Piece | None = None) -> list[Stmt]:
+        def each(tile: Callable[[Expr, int], list[Stmt]]) -> list[Stmt]:
             if tall == count:
-                return self._tile(block * height, height, piece)
-            return [If(block < tall, tuple(self._tile(block * height, height, piece)),
-                       tuple(self._tile(block * (height - 1) + tall, height - 1, piece)))]
+                return tile(block * height, height)
+            return [If(block < tall, tuple(tile(block * height, height)), tuple(tile(block * (height - 1) + tall, height - 1)))]
 
-        cut = self._cut(m, panels)
+        cut = self._cut(m, panels, height)
         if cut is not None and isinstance(panels, int):
-            return self._blocked(cut, panels, count, height, tiles)
+            return self._blocked(cut, panels, count, each)
         if count == 1:
-            return [Dimension(panel, panels)], _at_zero(tiles(), block)
-        return [Dimension(panel, panels), Dimension(block, count)], tiles()
+            return [Dimension(panel, panels)], _at_zero(each(self._tile), block)
+        return [Dimension(panel, panels), Dimension(block, count)], each(self._tile)
 
-    def _cut(self, m: int, panels: Size) -> _Piece | None:
-        """How the contracted dimension is cut so that a piece of a panel stays in the first-level cache while all rows pass by. The
-        sums wait in the result meanwhile, so one result must have their dtype."""
+    def _cut(self, m: int, panels: Size, rows: int) -> _Piece | None:
+        """How the contracted dimension is cut so that a piece of a block of rows fills half of the first-level cache, where it stays while
+        panels pass by. The sums wait in the result meanwhile, so one result must have their dtype."""
         place = next((k for k, r in enumerate(self.group.roots) if r.dtype is self.dtype), None)
         if len(self.ks) != 1 or place is None or m < 64 or not isinstance(panels, int) or panels < 2:
             return None
         depth = self.extents[self.ks[0]]
-        if not isinstance(depth, int) or depth < 2 * PIECE:
+        if not isinstance(depth, int) or depth < DEEP:
             return None
-        pieces = -(-depth // PIECE)
-        return _Piece(var("kb"), -(-depth // pieces), pieces, depth, place)
+        most, line = self.machine.l1 // 2 // (rows * self.dtype.bytes), 64 // self.dtype.bytes
+        even = -(-depth // -(-depth // most))
+        piece = -(-even // line) * line
+        return _Piece(var("kb"), piece, -(-depth // piece), depth, place)
 
-    def _blocked(self, cut: _Piece, panels: int, count: int, height: int, tiles: Callable[[_Piece], list[Stmt]]) -> tuple[
+    def _blocked(self, cut: _Piece, panels: int, count: int, each: Callable[[Callable[[Expr, int], list[Stmt]]], list[Stmt]]) -> tuple[
             list[Dimension], list[Stmt]]:
         """Parallel over groups of panels and of rows; inside, pieces of the contracted dimension, then blocks of rows, then panels: a block
         of rows stays in the first-level cache while the group's pieces of panels, which stay in the second, pass by."""
@@ -216,16 +219,42 @@ class _Contraction:
         row_groups = next(g for g in range(1, 2 * self.machine.cores + 1) if g * panel_groups % self.machine.cores == 0)
         blocks = -(-count // row_groups)
         jg, ji, mg, mi = var("jg"), var("ji"), var("mg"), var("mi")
-        inside = tiles(cut) if wide * panel_groups == panels else [If(var("j") < const(panels), tuple(tiles(cut)))]
+
+        def passing(row: Expr, rows: int) -> list[Stmt]:
+            """One block of rows, with every panel of the group."""
+            staged, a = self._staged(row, rows, cut)
+            tile = self._tile(row, rows, cut, a)
+            inside = tile if wide * panel_groups == panels else [If(var("j") < const(panels), tuple(tile))]
+            return [*staged, *serial([Dimension(ji, wide)], [Let("j", jg * wide + ji), *inside])]
+
         body: list[Stmt] = [Let("mb", mg * blocks + mi)]
-        rest: list[Stmt] = serial([Dimension(ji, wide)], [Let("j", jg * wide + ji), *inside])
+        rest = each(passing)
         body += rest if blocks * row_groups == count else [If(var("mb") < const(count), tuple(rest))]
         body = serial([Dimension(cut.var, cut.count), Dimension(mi, blocks)], body)
         dims = [Dimension(jg, panel_groups), Dimension(mg, row_groups)]
         return dims, [Let(d.name, const(0)) for d in (*dims, Dimension(ji, wide), Dimension(mi, blocks)) if d.extent == 1] + body
 
-    def _tile(self, row: Expr, rows: int, piece: _Piece | None = None) -> list[Stmt]:
-        dtype, width = self.dtype, self.columns
+    def _staged(self, row: Expr, rows: int, cut: _Piece) -> tuple[list[Stmt], Expr]:
+        """A piece of a block of rows side by side on the stack, and how it is read there; where it lies, if that is as good. Rows a large
+        power of two apart meet in one set of the cache, which has fewer ways than the block has rows."""
+        m, k = self.m, self.ks[0]
+        terms = ix.polynomial(self.a.args[0]) if self.a.op is LOAD else {}
+        pitch = terms.get((m,), 0) * self.a.dtype.bytes if m is not None else 0
+        if m is None or terms.get((k,)) != 1 or pitch == 0 or rows * gcd(pitch, CACHE_WAY) <= CACHE_WAY * 6:
+            return [], self.a
+        line, lane, start = 64 // self.dtype.bytes, var("w"), cut.var * cut.size
+        pitch = -(-cut.size // line) * line + line
+        place, at = Buffer("rows", self.dtype, (rows * pitch,), "stack"), var("s")
+        stop = minimum(start + cut.size, const(cut.depth))
+        stores = [Store(place, (at + lane - start + i * pitch,), substitute(self.a, {m: row + i, k: at + lane}))
+                  for i in range(rows)]
+        width = self.machine.lanes(self.dtype.bits)
+        copied = Loop("s", start, stop, width, "serial", (Loop("w", const(0), minimum(stop - at, const(width)), 1, "vector", tuple(stores),
+                                                               width),))
+        return [Local(place), copied], load(place, ((m - row) * pitch + k - start,))
+
+    def _tile(self, row: Expr, rows: int, piece: _Piece | None = None, a: Expr | None = None) -> list[Stmt]:
+        dtype, width, left = self.dtype, self.columns, self.a if a is None else a
         lane = var("v")
         acc = Buffer("acc", dtype, (rows * width,), "register")
         fma, memo = lookup("fma"), [dict[Expr, Expr]() for _ in range(rows)]
@@ -248,7 +277,7 @@ class _Contraction:
             if not (self.stop.is_const and self.stop.value == width):
                 inside = inside & (lane < self.stop)
             out.append(vector(full, [Store(acc, (c,), load(waits, (at(place, i),), inside)) for i, c in enumerate(cells)]))
-        update = vector(full, [Store(acc, (c,), fma(at(self.a, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
+        update = vector(full, [Store(acc, (c,), fma(at(left, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
         if piece is None:
             out += serial([Dimension(k, self.extents[k]) for k in self.ks], [*self._prefetches(lane), update])
             return out + self._epilogue(row, rows, at, cells, vector)

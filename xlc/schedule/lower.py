@@ -8,11 +8,9 @@ The kind of the group chooses the lowering; each returns the statements of the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
-from xlc.ir.loops import LOAD, Buffer, Kernel, Stmt, expressions, statements, walk
-from xlc.ir.loops import Store as StoreStmt
+from xlc.ir.loops import LOAD, SIZE, Buffer, Expr, Kernel, Stmt, Store, expressions, statements, walk
 from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.types import Dim
@@ -27,8 +25,9 @@ from .reduce import lower_reduction
 from .sort import scratch
 
 STREAM_BYTES = 48 << 20
-"""What a kernel reads and writes, from which its outputs bypass the caches. Measured with 480 MiB of L3 among the cores of a socket: the
-next kernel, too, is then faster when it reads them from memory."""
+"""What a kernel reads and writes, from which its outputs bypass the caches at the latest, however large the last one is. Measured with 480
+MiB of L3 among the cores of a socket: the next kernel, too, is then faster when it reads them from memory."""
+Loads = dict[Buffer, set[Expr]]  # the addresses at which a buffer is read
 Lowering = Callable[[Group, dict[Node, Buffer], Machine], "tuple[Stmt, ...] | None"]
 
 
@@ -38,9 +37,18 @@ def lower(group: Group, machine: Machine) -> Step:
     outputs = [*group.roots, *scratch(group)]
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
     body = next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, buffers, machine)) is not None)
-    used = {e["buffer"] for s in statements(body) for e in walk(*expressions(s)) if e.op is LOAD}
-    inputs = [n for n in inputs if buffers[n] in used]
-    kernel = _canonical(body, [buffers[n] for n in inputs], [buffers[n] for n in outputs], group)
+    evaluated = walk(*(e for s in statements(body) for e in expressions(s)))
+    loads: dict[Buffer, set[Expr]] = {}
+    for e in evaluated:
+        if e.op is LOAD:
+            loads.setdefault(e["buffer"], set()).add(e.args[0])
+    inputs = [n for n in inputs if buffers[n] in loads]
+    ins, outs = tuple(buffers[n] for n in inputs), tuple(buffers[n] for n in outputs)
+    names = frozenset().union(*(s.names for b in [*ins, *outs] for s in b.shape if isinstance(s, Dim)),
+                              *(s.names for s in group.extents.values() if isinstance(s, Dim)),
+                              (e["name"] for e in evaluated if e.op is SIZE))
+    kernel = Kernel("k", ins, outs, tuple(sorted(names)), tuple(body), inplace_pairs(body, ins, outs, loads, group), describe(group),
+                    streamed_outputs(ins, outs, loads, machine))
     return Step(kernel, tuple(inputs), tuple(outputs), describe(group), group_after(group))
 
 
@@ -82,43 +90,32 @@ def structure(group: Group, inputs: list[Node]) -> object:
             group.domain, group.reduced, frozenset(group.extents.items()))
 
 
-def _canonical(body: tuple[Stmt, ...], inputs: list[Buffer], outputs: list[Buffer], group: Group) -> Kernel:
-    names = frozenset().union(*(s.names for b in [*inputs, *outputs] for s in b.shape if isinstance(s, Dim)),
-                              *(s.names for s in group.extents.values() if isinstance(s, Dim)),
-                              (e["name"] for s in statements(body) for e in walk(*expressions(s)) if e.op.name == "size"))
-    kernel = Kernel("k", tuple(inputs), tuple(outputs), tuple(sorted(names)), tuple(body), note=describe(group))
-    return replace(kernel, inplace=inplace_pairs(kernel, group), streaming=streamed_outputs(kernel))
-
-
-def inplace_pairs(kernel: Kernel, group: Group) -> tuple[tuple[int, int], ...]:
+def inplace_pairs(body: Sequence[Stmt], inputs: Sequence[Buffer], outputs: Sequence[Buffer], loads: Loads,
+                  group: Group) -> tuple[tuple[int, int], ...]:
     """(output, input) pairs that may share memory: the input is loaded only at addresses at which the output is stored, each time just
     before (all loads of an iteration come before its stores). In a reduction that holds for what is stored after the row alone."""
     full = any(v in i for r in group.roots for i in group.at[r] for v in group.reduced)
     if full or group.kind not in ("map", "contraction", "reduction"):
         return ()
-    stores: dict[Buffer, set[object]] = {}
-    loads: dict[Buffer, set[object]] = {}
-    for s in statements(kernel.body):
-        if isinstance(s, StoreStmt):
-            stores.setdefault(s.buffer, set()).add(s.index)
-        for e in walk(*expressions(s)):
-            if e.op is LOAD:
-                loads.setdefault(e["buffer"], set()).add((e.args[0],))
-    return tuple((o, i) for o, out in enumerate(kernel.outputs) for i, b in enumerate(kernel.inputs)
+    stores: Loads = {}
+    for s in statements(body):
+        if isinstance(s, Store):
+            stores.setdefault(s.buffer, set()).update(s.index)
+    return tuple((o, i) for o, out in enumerate(outputs) for i, b in enumerate(inputs)
                  if b.dtype.bits == out.dtype.bits and b.size == out.size and out not in loads
                  and loads.get(b) and loads[b] <= stores.get(out, set()))
 
 
-def streamed_outputs(kernel: Kernel) -> tuple[int, ...]:
+def streamed_outputs(inputs: Sequence[Buffer], outputs: Sequence[Buffer], loads: Loads, machine: Machine) -> tuple[int, ...]:
     """The outputs to be written past the caches: large ones that the kernel does not read, of a kernel that touches more memory than caches
     hold. (An ordinary store reads the line first and later drives another one out; see docs/performance.md.)"""
-    read = {e["buffer"] for s in statements(kernel.body) for e in walk(*expressions(s)) if e.op is LOAD}
-    sizes = {b: b.size * b.dtype.bytes for b in (*kernel.inputs, *kernel.outputs) if isinstance(b.size, int)}
-    written = sum(sizes.get(b, 0) for b in kernel.outputs)
-    touched = written + min(sum(sizes.get(b, 0) for b in kernel.inputs), 2 * written)  # of a table, a part is read
-    if touched < STREAM_BYTES:
+    sizes = {b: b.size * b.dtype.bytes for b in (*inputs, *outputs) if isinstance(b.size, int)}
+    written = sum(sizes.get(b, 0) for b in outputs)
+    touched = written + min(sum(sizes.get(b, 0) for b in inputs), 2 * written)  # of a table, a part is read
+    enough = min(STREAM_BYTES, machine.l3 * 3 // 4)
+    if touched < enough:
         return ()
-    return tuple(o for o, b in enumerate(kernel.outputs) if b not in read and sizes.get(b, 0) >= STREAM_BYTES // 8)
+    return tuple(o for o, b in enumerate(outputs) if b not in loads and sizes.get(b, 0) >= enough // 8)
 
 
 def describe(group: Group) -> str:

@@ -60,7 +60,7 @@ class CpuBackend:
     @property
     def machine(self) -> Machine:
         t = self.target
-        return Machine(t.vector_bits, t.registers, t.l1, t.l2, t.cores)
+        return Machine(t.vector_bits, t.registers, t.l1, t.l2, t.l3, t.cores)
 
     limits = machine
 

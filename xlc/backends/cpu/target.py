@@ -43,7 +43,7 @@ class Target:
     @property
     def key(self) -> str:
         """Identifies the code that is generated: everything but the core count."""
-        return f"{self.triple} {self.cpu} {self.features} {self.vector_bits} {self.registers}"
+        return f"{self.triple} {self.cpu} {self.features} {self.vector_bits} {self.registers} {self.l1} {self.l2} {self.l3}"
 
 
 @lru_cache(1)

@@ -1,0 +1,23 @@
+"""The blocking of large products: pieces of the contracted dimension, blocks of rows beside each other on the stack."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import xlc
+from xlc.ir.verify import verify_kernel
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("m", "k", "n", "side_by_side"), [(96, 2048, 96, True), (130, 2048, 100, True), (84, 1040, 96, False)])
+def test_rows_that_collide_in_the_cache_are_copied(m: int, k: int, n: int, side_by_side: bool, dtype: str) -> None:
+    rng = np.random.default_rng(k)
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (n,)))
+    f = xlc.jit(lambda x: np.maximum(x @ w + b, 0))
+    kernel = f.compile(x).kernels[-1]
+    # tiles of two heights are too much for the proof of races; they are as they were before rows were copied
+    assert all("may touch the same element" in message for message in verify_kernel(kernel))
+    assert ("local rows" in kernel.loops) == side_by_side and "serial kb in" in kernel.loops
+    expected = np.maximum(x.astype("f8") @ w + b, 0)
+    assert np.allclose(f(x), expected, rtol=0, atol=(1e-6 if dtype == "f4" else 1e-14) * k)
