@@ -23,7 +23,7 @@ from xlc.ir.interp import interpret, interpret_plan
 from xlc.ir.node import Graph, Node, bodies, outputs, parameter
 from xlc.ir.op import OPS
 from xlc.ir.plan import Branch, Loop
-from xlc.ir.text import constants_of, parse_graph, parse_plan, print_plan
+from xlc.ir.text import constants_of, parse_graph, parse_plan, print_graph, print_plan
 from xlc.ir.verify import VerifyError, verify_graph, verify_plan
 from xlc.pipeline import compile_graph
 
@@ -465,6 +465,7 @@ def test_plans_print_parse_verify_and_run_in_the_interpreter() -> None:
     e = f.compile(H)
     verify_graph(e.graph)
     assert str(parse_graph(str(e.graph), constants_of(e.graph))) == str(e.graph)
+    assert ".py:" in str(e.graph) and ".py:" not in print_graph(e.graph, locations=False)
     final = e.after("results")
     assert str(parse_graph(str(final), constants_of(final))) == str(final)
     verify_plan(e.plan)
