@@ -199,15 +199,11 @@ def constants_of(value: Graph | Plan) -> dict[str, np.ndarray]:
     def collect(x: Any) -> None:
         if isinstance(x, Array):
             arrays.append(x)
-        elif isinstance(x, Graph):
-            for n in x.nodes():
-                for _, v in n.attrs:
-                    collect(v)
         elif isinstance(x, tuple):
             for v in x:
                 collect(v)
 
-    collect(value if isinstance(value, Graph) else value.constants)
+    collect(tuple(v for n in value.everywhere() for _, v in n.attrs) if isinstance(value, Graph) else value.constants)
     return {digest(a): a.value for a in arrays}
 
 
