@@ -19,7 +19,8 @@ from xlc.observe import Observer
 from xlc.passes import control
 from xlc.passes.decompose import decompose
 from xlc.passes.fold import fold
-from xlc.passes.fuse import FusionOptions, Group, Partition, fuse, in_memory, is_free, separate
+from xlc.passes.fuse import FusionOptions, fuse, separate
+from xlc.passes.group import Group, Partition, in_memory, is_free
 from xlc.passes.layout import layout
 from xlc.passes.memory import Step, plan_memory
 from xlc.passes.regions import region

@@ -23,7 +23,7 @@ from xlc.ir.node import Graph, Node, full
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, Type, f32, f64, product
 
-from .fuse import reads
+from .group import reads
 
 FEW_ROWS = 16  # rows up to which a contraction is bound by reading its right operand
 PACK_ROWS = 48  # rows of the result from which packing a computed right-hand side pays for itself

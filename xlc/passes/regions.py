@@ -16,7 +16,7 @@ from ..ir.op import lookup
 from ..ir.plan import Branch, Loop
 from ..ir.sizes import upper
 from ..ir.types import Type, u8
-from .fuse import Group
+from .group import Group
 from .memory import Step
 
 Planner = Callable[[Graph, Sequence[tuple[int, int]]], Any]

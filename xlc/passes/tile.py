@@ -23,7 +23,8 @@ from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node
 from xlc.ir.types import Size, product
 
-from .fuse import FusionOptions, Group, Partition, Tiling, needed_at, reads
+from .fuse import FusionOptions
+from .group import Group, Partition, Tiling, needed_at, reads
 from .layout import choose_tile, element, free_dimensions
 
 MOST_TILES = 3  # register tiles that a block is high: their rows share what is loaded of the right operands

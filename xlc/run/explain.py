@@ -15,8 +15,8 @@ from xlc.ir.node import Graph, Node, make
 from xlc.ir.plan import Branch, Loop, Plan
 from xlc.ir.types import Dim, Size, product
 from xlc.ops.shape import barrier
-from xlc.passes.cost import _OWN_COST, op_cost
-from xlc.passes.fuse import Group, in_memory, is_free
+from xlc.passes.cost import op_cost
+from xlc.passes.group import Group, in_memory, is_free
 from xlc.passes.memory import Step
 
 _SYMBOL = 64  # the value assumed for a named size in estimates
@@ -42,7 +42,7 @@ def number(s: Size) -> int:
 def node_flops(n: Node) -> Size:
     """Operations that one node takes."""
     if n.op.kind == "elementwise":
-        return n.type.size * op_cost(n, _OWN_COST)
+        return n.type.size * op_cost(n)
     if n.op.kind in ("reduction", "ordered"):
         return n.args[0].type.size
     if n.op.kind == "contraction":

@@ -23,7 +23,7 @@ from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import Size, f32, f64, product
-from xlc.passes.fuse import Group
+from xlc.passes.group import Group
 from xlc.passes.layout import FEW_ROWS, choose_tile, element, free_dimensions
 
 from . import inline

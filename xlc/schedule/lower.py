@@ -14,7 +14,7 @@ from xlc.ir.loops import LOAD, SIZE, Buffer, Expr, Kernel, Stmt, Store, expressi
 from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.types import Dim
-from xlc.passes.fuse import Group
+from xlc.passes.group import Group
 from xlc.passes.memory import Step
 
 from .contract import lower_contraction

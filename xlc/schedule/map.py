@@ -13,7 +13,7 @@ from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Prefetch, Stmt, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
 from xlc.ir.types import product
-from xlc.passes.fuse import Group
+from xlc.passes.group import Group
 
 from . import inline
 from .inline import Inliner, Places

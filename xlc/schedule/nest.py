@@ -13,6 +13,7 @@ from xlc.ir import index as ix
 from xlc.ir.loops import Buffer, Expr, Let, Loop, Stmt, Store, const, size, var, walk
 from xlc.ir.op import lookup
 from xlc.ir.types import Dim, Size, product
+from xlc.passes.cost import expr_cost
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ def minimum(a: Expr, b: Expr) -> Expr:
 
 def operations(values: Iterable[Expr]) -> int:
     """Elementwise operators in an expression DAG, i64 index arithmetic not counted; a decomposed one counts for what it becomes."""
-    from xlc.passes.cost import _OWN_COST
-
-    return sum(_OWN_COST.get((e.op.name, e.args[0].dtype.name), 1) for e in walk(*values)
+    return sum(expr_cost(e) for e in walk(*values)
                if e.op.kind == "elementwise" and not all(a.dtype.name == "i64" for a in e.args))
 
 

@@ -15,7 +15,7 @@ from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import Size, i64, product
-from xlc.passes.fuse import Group
+from xlc.passes.group import Group
 
 from .inline import Inliner, Places, address
 from .map import parallel

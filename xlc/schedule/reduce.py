@@ -23,7 +23,7 @@ from xlc.ir.machine import Machine
 from xlc.ir.node import Node
 from xlc.ir.op import Monoid, lookup
 from xlc.ir.types import f32, f64, i64, product
-from xlc.passes.fuse import Group, reduction_index
+from xlc.passes.group import Group, reduction_index
 
 from . import inline
 from .inline import Inliner, Places, address

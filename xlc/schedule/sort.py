@@ -16,7 +16,7 @@ from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const,
 from xlc.ir.node import Node, make
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Type, bool_, i64
-from xlc.passes.fuse import Group
+from xlc.passes.group import Group
 
 from .inline import Inliner, Places, address
 from .map import parallel

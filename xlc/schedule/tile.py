@@ -22,7 +22,7 @@ from xlc.ir.machine import Machine
 from xlc.ir.node import Node, make
 from xlc.ir.op import lookup
 from xlc.ir.types import Size, Type, product
-from xlc.passes.fuse import Group
+from xlc.passes.group import Group
 from xlc.passes.tile import blocks, blocks_of_rows, overwritten, pieces
 
 from .inline import Places

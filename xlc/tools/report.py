@@ -14,7 +14,7 @@ from typing import Any
 
 from ..ir.node import Graph, Node
 from ..ir.plan import Plan
-from ..passes.fuse import in_memory, is_free
+from ..passes.group import in_memory, is_free
 from ..run.explain import Work, describe_members, human, number, work_of
 from .drawing import Box, Life, layered, lifetimes
 
