@@ -336,7 +336,8 @@ def test_a_result_twice_an_input_unchanged_and_no_inputs(tmp_path: Path) -> None
     for got, expected in zip(lib(x), (x, x, x * 2, x + x), strict=True):
         same(got, expected)
     lib = xlc.aot.load(xlc.aot.export(lambda w: np.tanh(w), [x], tmp_path / "b.so", name="b").library)
-    same(lib(), xlc.jit(lambda w: np.tanh(w))(x))
+    # what is constant is computed by the interpreter, which rounds correctly; a kernel may be one unit off
+    np.testing.assert_array_max_ulp(lib(), xlc.jit(lambda w: np.tanh(w))(x), 1)
 
 
 def test_errors(tmp_path: Path) -> None:
