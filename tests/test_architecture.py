@@ -31,6 +31,7 @@ ORDER = (
     "run",
     "pipeline",
     "frontend",
+    "debug",
     "numpy",
     "nn",
     "optim",
