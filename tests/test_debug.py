@@ -41,7 +41,8 @@ class Pair(NamedTuple):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "i1", "i8", "u4", "?"])
 def test_formats(printed, dtype):
     def f(x, s, n):
-        show("{} {:.2f} {s!r:>10} {n[a][1]} {pair.b} {x.shape} {{}} {v:.{digits}f}", x, s, s="text", v=s, digits=1, n=n, pair=Pair(1, s), x=x)
+        show("{} {:.2f} {s!r:>10} {n[a][1]} {pair.b} {x.shape} {{}} {v:.{digits}f}", x, s, s="text", v=s, digits=1, n=n, pair=Pair(1, s),
+             x=x)
         show("no values")
         return x
 
