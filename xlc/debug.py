@@ -58,7 +58,7 @@ def print(fmt: str, *args: Any, ordered: bool = True, **kwargs: Any) -> None:
     _check_format(fmt, *unflatten(tree, [leaf if t is None else _stand_in(t) for leaf, t in zip(leaves, traced, strict=True)]))
     known = [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]  # by its value now, as every constant
     holes = [k for k, t in enumerate(traced) if t is not None]
-    report([t.node for t in traced if t is not None], _Line(fmt, tree, known, holes).events, (user_location(), fmt))
+    report([t.node for t in traced if t is not None], _Line(fmt, tree, known, holes).events, ((user_location(), fmt),))
 
 
 def check_nans(x: Any, inf: bool = False) -> Any:

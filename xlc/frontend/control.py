@@ -24,7 +24,7 @@ from ..transform.calls import substitute
 from .array import Tracer, lift
 from .elementwise import cast, result_dtype
 from .jit import jit, names_of
-from .reports import Report, Ring, nodes_of, of_branch, of_loop, repeated
+from .reports import Report, Ring, nodes_of, of_branch, of_loop, owned, repeated
 from .size import plain_size
 from .trace import current, describe, mark, tracing
 from .tree import Tree, flatten, paths, unflatten
@@ -270,8 +270,9 @@ def _trace(f: Callable[..., Any], operands: Sequence[_Values], checked: Callable
         leaves, tree = flatten(out)
         found = [lift(leaf) for leaf in leaves]
         nodes = [t.node for t in found]
-        return _Traced(list(trace.enclosed), list(trace.enclosed.values()), [p for params in own for p in params], nodes,
-                       [t._weak for t in found], tree, trace.reports)
+        params, closed = [p for params in own for p in params], list(trace.enclosed.values())
+        told = owned(trace.reports, [*closed, *params])
+        return _Traced(list(trace.enclosed), closed, params, nodes, [t._weak for t in found], tree, told)
 
 
 def _fixed_point(what: str, carry: _Values, trace: Callable[[], _Traced], part: Callable[[Tree], Tree]) -> _Traced:

@@ -412,7 +412,7 @@ class Jitted:
             results, out_tree = self._results(out)
             if config.get("check_nans"):
                 check([(n, f"{path} of {self.__name__}") for n, path in zip(results, paths(out_tree, "the result"), strict=True)])
-            reports = owned(trace.reports, params)
+            reports = tuple(owned(trace.reports, params))
             assumptions = tuple(sorted(trace.assumptions, key=str))
         donate = tuple(i for i, path in enumerate(call.paths) if path.split("[")[0].split(".")[0] in self.donate)
         graph = Graph(tuple(params), (*results, *nodes_of(reports)), names_of(self.__name__))

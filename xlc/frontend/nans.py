@@ -37,7 +37,7 @@ def check(values: Iterable[tuple[Node, str]], inf: bool = False) -> None:
             if probe.rank:
                 probe = lookup("max")(probe, axes=tuple(range(probe.rank)))
             probe = lookup("maximum")(probe, full(probe.type, 0))  # of no elements
-            report([probe], partial(_events, what, _not_finite if inf else _nan), (at, what, inf), check=True)
+            report([probe], partial(_events, what, _not_finite if inf else _nan), ((at, what, inf),), check=True)
 
 
 def refuse_bad(arrays: Iterable[tuple[np.ndarray, str]], inf: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Reports: what a program tells its caller besides its results, for ``xlc.debug``. A graph has no effects, so a report is a value.
 
-    report((node,), events, source)      one more result of the traced function; after each call, events([array]) says what to do with it
+    report((node,), events, lines)       one more result of the traced function; after each call, events([array]) says what to do with it
 
 The reports of a trace lie in it, in program order. What is built from a body takes the body's reports along:
 
@@ -16,6 +16,7 @@ A function that reports is called by the Python path (``jit.Compiled.run``); to 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import XlcNotImplementedError
 from ..ir.node import Graph, Node, full, parameter
 from ..ir.op import lookup
 from ..ir.types import Type, i64
@@ -49,21 +49,21 @@ Event = tuple[tuple[int, ...], Callable[[Call], None]]
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """``events`` are what the values of ``nodes`` mean. ``source`` tells reports of different lines apart. A ``check`` has floats whose
-    maximum over several iterations says as much as all of them."""
+    """``events`` are what the values of ``nodes`` mean. ``lines`` say which calls of ``xlc.debug`` it is from: (location, what) of each. A
+    ``check`` has floats whose maximum over several iterations says as much as all of them."""
 
     nodes: tuple[Node, ...]
     events: Callable[[Sequence[np.ndarray]], Iterable[Event]]
-    source: tuple[Any, ...]
+    lines: tuple[Any, ...]
     check: bool = False
 
 
-def report(nodes: Sequence[Node], events: Callable[[Sequence[np.ndarray]], Iterable[Event]], source: tuple[Any, ...],
+def report(nodes: Sequence[Node], events: Callable[[Sequence[np.ndarray]], Iterable[Event]], lines: tuple[Any, ...],
            check: bool = False) -> None:
     """A report of the running trace. One without values has a constant one, so that loops count it."""
     trace = current()
     assert trace is not None
-    trace.reports.append(Report(tuple(nodes) or (full(Type(i64), 0),), events, source, check))
+    trace.reports.append(Report(tuple(nodes) or (full(Type(i64), 0),), events, lines, check))
 
 
 # ------------------------------------------------------------------------------------------------ after a call
@@ -134,13 +134,13 @@ def of_elements(found: Sequence[tuple[Node, bool]]) -> None:
 
 @contextmanager
 def without_repeats() -> Iterator[None]:
-    """Of the reports made inside, those that say again what an earlier one has said are left out: fwd of a custom_vjp calls it."""
+    """Of the reports made inside, those of lines that have reported before are left out: fwd of a custom_vjp calls the function."""
     trace = current()
     assert trace is not None
     start = len(trace.reports)
     yield
-    said = {(r.source, r.nodes) for r in trace.reports[:start]}
-    trace.reports[start:] = [r for r in trace.reports[start:] if (r.source, r.nodes) not in said]
+    said = {line for r in trace.reports[:start] for line in r.lines}
+    trace.reports[start:] = [r for r in trace.reports[start:] if not said.issuperset(r.lines)]
 
 
 def repeated(reports: Sequence[Report], nodes: Sequence[Node]) -> None:
@@ -150,13 +150,15 @@ def repeated(reports: Sequence[Report], nodes: Sequence[Node]) -> None:
     trace.reports += [replace(r, nodes=tuple(next(rest) for _ in r.nodes)) for r in reports]
 
 
-def owned(reports: Sequence[Report], params: Sequence[Node]) -> tuple[Report, ...]:
-    """The reports of a whole function, whose values depend on its parameters alone."""
-    for r in reports:
-        if foreign(r.nodes, params):
-            raise XlcNotImplementedError("xlc.debug: this value lives inside the derivative of a loop or branch, or of a mapped function, "
-                                         "which a bwd rule of custom_vjp has no way to report from; report it outside", r.source[0])
-    return tuple(reports)
+def owned(reports: Sequence[Report], params: Sequence[Node]) -> list[Report]:
+    """The reports of a whole function or body, whose values depend on its parameters alone. Of others, which come from the rules of a
+    custom_vjp that is differentiated inside a loop or under vmap, a warning tells, unless the same line reports the forward pass."""
+    kept = [r for r in reports if not foreign(r.nodes, params)]
+    said = {line for r in kept for line in r.lines}
+    for file, number in dict.fromkeys(line[0] for r in reports if r not in kept for line in r.lines if line not in said and line[0]):
+        warnings.warn_explicit("xlc.debug reports nothing here: a rule of a custom_vjp, inside the derivative of a loop, a branch or a "
+                               "mapped function", UserWarning, file, number)
+    return kept
 
 
 # ------------------------------------------------------------------------------------------------ control flow
@@ -172,8 +174,8 @@ def _by_kind(reports: Sequence[Report], nodes: Sequence[Node]) -> Iterator[tuple
             yield [r for r, _ in chosen], [n for _, new in chosen for n in new]
 
 
-def _source(reports: Sequence[Report]) -> tuple[Any, ...]:
-    return (reports[0].source[0], *(r.source for r in reports))
+def _lines(reports: Sequence[Report]) -> tuple[Any, ...]:
+    return tuple(line for r in reports for line in r.lines)
 
 
 def of_loop(reports: Sequence[Report], stacked: Sequence[Node], reverse: bool) -> None:
@@ -185,21 +187,21 @@ def of_loop(reports: Sequence[Report], stacked: Sequence[Node], reverse: bool) -
             for turn, i in enumerate(reversed(rows) if reverse else rows):
                 yield from (((turn, *where), act) for where, act in _events(group, [a[i, ...] for a in arrays]))
 
-        report(nodes, events, _source(group), group[0].check)
+        report(nodes, events, _lines(group), group[0].check)
 
 
 def of_branch(reports: Sequence[Report], nodes: Sequence[Node], index: Node, number: int, count: int) -> None:
     """The reports of one of ``count`` branches, whose values are zeros where another one ran."""
     for group, values in _by_kind(reports, nodes):
         if group[0].check:
-            report(values, lambda arrays, group=group: _events(group, arrays), _source(group), True)  # type: ignore[misc]
+            report(values, lambda arrays, group=group: _events(group, arrays), _lines(group), True)  # type: ignore[misc]
             continue
 
         def events(arrays: Sequence[np.ndarray], group: list[Report] = group) -> Iterator[Event]:
             if min(max(int(arrays[0]), 0), count - 1) == number:
                 yield from _events(group, arrays[1:])
 
-        report([index, *values], events, _source(group))
+        report([index, *values], events, _lines(group))
 
 
 class Ring:
@@ -241,7 +243,7 @@ class Ring:
         for group, nodes in self.groups:
             if group[0].check:
                 report([next(rest) for _ in nodes], lambda arrays, group=group: _events(group, arrays),  # type: ignore[misc]
-                       _source(group), True)
+                       _lines(group), True)
                 continue
 
             def events(arrays: Sequence[np.ndarray], group: list[Report] = group) -> Iterator[Event]:
@@ -252,4 +254,4 @@ class Ring:
                 for i in range(first, int(count)):
                     yield from (((i, *where), act) for where, act in _events(group, [a[i % KEPT, ...] for a in kept]))
 
-            report([next(rest), *(next(rest) for _ in nodes)], events, _source(group))
+            report([next(rest), *(next(rest) for _ in nodes)], events, _lines(group))
