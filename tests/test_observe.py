@@ -56,11 +56,11 @@ def test_check_names_the_wrong_kernel_and_the_line():
     x = np.ones((4, 5), "f4")
     good = xlc.jit(lambda x: x * 2).compile(x).program
     other = xlc.jit(lambda x: x * 3).compile(x).program
-    done = good.compilation
-    wrong = SimpleNamespace(graphs=done.graphs, plan=other.plan, steps=(replace(done.steps[0], kernel=other.compilation.steps[0].kernel),))
+    done = good.compilation.stages
+    wrong = replace(done, plan=other.plan, steps=(replace(done.steps[0], kernel=other.compilation.steps[0].kernel),))
     found = r"test_observe.py:\d+: kernel k0 \(multiply\).* gives .* at \[0, 0\].*interpreter gives .*20 of 20"
     with pytest.raises(xlc.XlcError, match=found):
-        check_launches(SimpleNamespace(compilation=wrong, backend=good.backend))
+        check_launches(SimpleNamespace(compilation=SimpleNamespace(stages=wrong), backend=good.backend))
 
 
 @pytest.mark.parametrize("names", ["simplify", "split", "layout", "fold", "simplify,split,layout,fold", "multiply_one"])

@@ -23,6 +23,8 @@ Words that mean one thing here:
     arena        the one block of memory that holds all intermediate buffers
     executable   a plan as machine code that can be called
     spec         the type of an argument in place of an array; its sizes may be names
+    body         the graph that a loop or branch runs (``scan``, ``cond``); what it uses of the values around it is passed to it
+    carry        what an iteration of a loop hands to the next; updated in place
     pytree       nested dicts, lists, tuples, dataclasses of arrays
     tangent      how a value changes when the arguments do: what forward mode (jvp) computes
     cotangent    how the result changes when a value does: what reverse mode (vjp, grad) computes

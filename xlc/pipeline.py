@@ -55,7 +55,7 @@ GRAPH_PASSES: tuple[Pass, ...] = (
     Pass("layout", lambda g, o, b: layout(g, b.machine, config.pack_constants)),
     Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants
     # every result is a node of its own: no parameter, constant or other result; what control flow works on lies in memory
-    Pass("results", lambda g, o, b: own_results(in_place_operands(g)), optional=False),
+    Pass("results", lambda g, o, b: own_results(stored_operands(g)), optional=False),
 )
 
 
@@ -167,7 +167,7 @@ def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
     return Compilation(graph, options, passes.graphs, stages, passes.seconds)
 
 
-def in_place_operands(graph: Graph) -> Graph:
+def stored_operands(graph: Graph) -> Graph:
     """What control flow works on lies in memory: numbers and counters that it takes are stored."""
     copy = lookup("copy")
 

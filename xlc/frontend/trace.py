@@ -82,6 +82,7 @@ class tracing:
 
     def __enter__(self) -> Trace:
         self.outer, _local.trace = _local.trace, self.trace
+        self.location = getattr(_node_location, "loc", None)
         _switched()
         return self.trace
 
@@ -90,9 +91,10 @@ class tracing:
         _switched()
         self.trace.alive = False
         self.trace.captured.clear()
+        _node_location.loc = None
         if self.trace.around is not None:
             self.trace.around.assumptions |= self.trace.assumptions
-        _node_location.loc = None
+            _node_location.loc = self.location
 
 
 def _switched() -> None:

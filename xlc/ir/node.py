@@ -243,11 +243,14 @@ class Graph:
         return order
 
     def everywhere(self) -> Iterator[Node]:
-        """Every node of the graph and of the graphs inside it (the bodies of control flow)."""
-        for n in self.nodes():
-            yield n
-            for body in bodies(n):
-                yield from body.everywhere()
+        """Every node of the graph, then those of the graphs inside it (the bodies of control flow), each graph once."""
+        waiting, seen = [self], {self}
+        while waiting:
+            for n in waiting.pop().nodes():
+                yield n
+                new = [g for g in bodies(n) if g not in seen]
+                waiting += new
+                seen.update(new)
 
     def uses(self) -> dict[Node, list[Node]]:
         """For every node, the nodes that read it (a result is not a use)."""

@@ -87,7 +87,7 @@ def print_array(array: Array) -> str:
     return f"{head}@{digest(array)}"
 
 
-def print_value(value: Any, indent: str = "", inner: dict[int, str] | None = None) -> str:
+def print_value(value: Any, indent: str = "", inner: dict[int, str] | None = None, locations: bool = True) -> str:
     """An attribute value. ``inner`` names the graphs that have been written out before it."""
     if isinstance(value, (bool, int)) or value is None:
         return str(value)
@@ -96,7 +96,7 @@ def print_value(value: Any, indent: str = "", inner: dict[int, str] | None = Non
     if isinstance(value, (DType, Type)):
         return str(value)
     if isinstance(value, tuple):
-        items = [print_value(v, indent, inner) for v in value]
+        items = [print_value(v, indent, inner, locations) for v in value]
         return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
     if isinstance(value, str):
         return json.dumps(value)
@@ -105,7 +105,7 @@ def print_value(value: Any, indent: str = "", inner: dict[int, str] | None = Non
     if isinstance(value, Array):
         return print_array(value)
     if isinstance(value, Graph):
-        return _print_inner(value, indent + "  ", {} if inner is None else inner)
+        return _print_inner(value, indent + "  ", {} if inner is None else inner, locations)
     if isinstance(value, Op):
         return f"op {value.name}"
     return f"<{type(value).__name__} {getattr(value, '__qualname__', '')}>"
@@ -114,11 +114,11 @@ def print_value(value: Any, indent: str = "", inner: dict[int, str] | None = Non
 _Inner = dict[int, str]  # the graphs inside attributes of one text, by id: the name of each, which is its own
 
 
-def _print_inner(graph: Graph, indent: str, inner: _Inner) -> str:
+def _print_inner(graph: Graph, indent: str, inner: _Inner, locations: bool) -> str:
     if id(graph) in inner:
         return f"graph {inner[id(graph)]}"
     name = inner[id(graph)] = distinct(_identifier(graph.name), set(inner.values()))
-    return _print_graph(graph, indent, True, name, inner)
+    return _print_graph(graph, indent, locations, name, inner)
 
 
 def distinct(stem: str, taken: Collection[str]) -> str:
@@ -170,7 +170,7 @@ def _print_graph(graph: Graph, indent: str, locations: bool, name: str, inner: _
         t = types.get(n.type) or types.setdefault(n.type, str(n.type))
         attrs = values.get(n.attrs) if n.attrs else ""
         if attrs is None:
-            attrs = f" {{{', '.join([f'{k}={print_value(v, indent, inner)}' for k, v in n.attrs])}}}"
+            attrs = f" {{{', '.join([f'{k}={print_value(v, indent, inner, locations)}' for k, v in n.attrs])}}}"
             if not bodies(n):
                 values[n.attrs] = attrs
         where = f"  # {os.path.basename(n.loc[0])}:{n.loc[1]}" if locations and n.loc and n.args else ""
@@ -199,15 +199,11 @@ def constants_of(value: Graph | Plan) -> dict[str, np.ndarray]:
     def collect(x: Any) -> None:
         if isinstance(x, Array):
             arrays.append(x)
-        elif isinstance(x, Graph):
-            for n in x.nodes():
-                for _, v in n.attrs:
-                    collect(v)
         elif isinstance(x, tuple):
             for v in x:
                 collect(v)
 
-    collect(value if isinstance(value, Graph) else value.constants)
+    collect(tuple(v for n in value.everywhere() for _, v in n.attrs) if isinstance(value, Graph) else value.constants)
     return {digest(a): a.value for a in arrays}
 
 

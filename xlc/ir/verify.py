@@ -50,6 +50,8 @@ def verify_graph(graph: Graph) -> None:
         if n.op.name == "parameter" and n not in own:
             raise VerifyError(f"graph {graph.name}: uses the parameter {n['name']} ({n.type}) of another graph", n.loc)
         _verify_node(graph, n)
+    for body in dict.fromkeys(b for n in nodes for b in bodies(n)):
+        verify_graph(body)
 
 
 def _verify_node(graph: Graph, n: Node) -> None:
@@ -62,8 +64,6 @@ def _verify_node(graph: Graph, n: Node) -> None:
         fail("attributes are not sorted by name, or one is given twice")
     if n.op.name == "parameter":
         return
-    for body in bodies(n):
-        verify_graph(body)
     if n.op.infer is not None:
         try:
             expected = n.op.infer(*(a.type for a in n.args), **n.attributes)

@@ -107,11 +107,12 @@ def _pruned_loop(call: _Call) -> dict[int, Node]:
 
 
 def _pruned_branches(call: _Call) -> dict[int, Node]:
-    branches: tuple[Graph, ...] = call.attrs["branches"]
-    if len(call.needed) == len(branches[0].results):
-        return dict(enumerate(call.results(call.args)))
-    kept = tuple(Graph(b.params, tuple(b.results[j] for j in call.needed), b.name) for b in branches)
-    return dict(zip(call.needed, call.results(call.args, branches=kept), strict=True))
+    index, *operands = call.args
+    results = [tuple(b.results[j] for j in call.needed) for b in call.attrs["branches"]]
+    read = [set(Graph((), r).nodes()) for r in results]
+    used = [k for k in range(len(operands)) if any(b.params[k] in inside for b, inside in zip(call.attrs["branches"], read, strict=True))]
+    kept = tuple(Graph(tuple(b.params[k] for k in used), r, b.name) for b, r in zip(call.attrs["branches"], results, strict=True))
+    return dict(zip(call.needed, call.results([index, *(operands[k] for k in used)], branches=kept), strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ loops that are one

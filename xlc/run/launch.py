@@ -44,9 +44,10 @@ def alone(kernel: Kernel, inputs: Sequence[Type], outputs: Sequence[Type], env: 
 def check_launches(executable: Any) -> int:
     """Run every kernel on what the interpreter says enters it, and compare what leaves it; those of bodies on random parameters of the
     body. The number of kernels that could be compared (all of them, but for some with named sizes)."""
-    plan: Plan = executable.plan
+    stages = executable.compilation.stages
+    plan: Plan = stages.plan
     names = {structure(k): k.name for k in plan.kernels}
-    return _check(executable.compilation.stages, dict.fromkeys(plan.sizes, SYMBOL), names, executable.backend)
+    return _check(stages, dict.fromkeys(plan.sizes, SYMBOL), names, executable.backend)
 
 
 def _check(stages: Any, env: Mapping[str, int], names: Mapping[Any, str], backend: Any) -> int:

@@ -75,7 +75,6 @@ def call(kind: str, primal: Graph, args: Sequence[Node], doc: str, *, vjp_all: C
          batch_all: Callable[..., Any]) -> list[Node]:
     """The outputs of ``primal(args)`` as the nodes of one call: a composite of its own, ``kind_0123456789abcdef_7(args...) {output=i}``,
     whose decomposition is output i of ``primal``, and whose rules for transforms are given."""
-
     kind = f"{kind}_{_fingerprint(primal)}"  # what it computes: graphs of equal text are taken for equal, by the cache on disk too
 
     def inlined(*actual: Node, output: int) -> Node:

@@ -109,8 +109,16 @@ class _Sum:
 
 
 def _terms(g: Node) -> list[Node]:
-    """The addends of a sum."""
-    return [t for a in g.args for t in _terms(a)] if g.op.name == "add" else [g]
+    """The addends of a sum, in order."""
+    found: list[Node] = []
+    stack = [g]
+    while stack:
+        n = stack.pop()
+        if n.op.name == "add":
+            stack += reversed(n.args)
+        else:
+            found.append(n)
+    return found
 
 
 def _product(term: Node) -> Node | None:

@@ -119,10 +119,18 @@ class KernelEmitter(Accesses):
 
     def body(self, body: Sequence[Stmt]) -> None:
         for s in body:
+            if not isinstance(s, (Let, Store)):  # what it holds may store
+                self.forget()
             self.statement(s)
-            for key in self.volatile:
-                self.memo.pop(key, None)
-            self.volatile.clear()
+            if not isinstance(s, Let):
+                self.forget()
+        self.forget()
+
+    def forget(self) -> None:
+        """What a store may have changed is loaded again."""
+        for key in self.volatile:
+            self.memo.pop(key, None)
+        self.volatile.clear()
 
     def statement(self, s: Stmt) -> None:
         match s:

@@ -23,7 +23,7 @@ from .scalar import SCALAR, native
 from .writer import Lines, Writer, element, literal, memory_element, splat, vector
 
 Value = str | tuple[str, ...]  # a scalar, or the parts of a value that differs between lanes
-VOLATILE = 1 << 30  # the level of what a later store may change: it is forgotten after each statement
+VOLATILE = 1 << 30  # the level of what a store may change: it is forgotten after each
 _FOLD: dict[str, Callable[[int, int], int]] = {
     "add": int.__add__, "subtract": int.__sub__, "multiply": int.__mul__, "minimum": min, "maximum": max}
 
