@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xlc.ir.interp import _static, sizes_from
+from xlc.ir.interp import sizes_from, static
 from xlc.ir.node import Graph, Node
 from xlc.ir.types import DType, evaluate, f32
 
@@ -126,7 +126,7 @@ def evaluate_graph(
             if n in values:
                 continue
             args = [values[a] for a in n.args]
-            y = np.asarray(n.op.numpy(*args, **{k: _static(v, env) for k, v in n.attrs}))
+            y = np.asarray(n.op.numpy(*args, **{k: static(v, env) for k, v in n.attrs}))
             assert y.dtype == n.dtype.numpy and y.shape == tuple(evaluate(s, env) for s in n.shape), (
                 f"{n.op.name}: {y.dtype}{y.shape} for {n.type}"
             )

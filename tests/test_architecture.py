@@ -32,6 +32,7 @@ ORDER = (
     "pipeline",
     "frontend",
     "tree",
+    "debug",
     "numpy",
     "random",
     "nn",

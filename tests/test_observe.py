@@ -27,7 +27,7 @@ def arguments():
 @pytest.mark.parametrize(("level", "texts"), [(1, ["2 kernel launches, compiled in"]), (2, ["GFLOP/s", "k1 "]),
                                               (3, ["group 0", "parallel", "plan layer"]), (4, ["define"]), (5, ["-- simplify"])])
 def test_debug_levels(level, texts, arguments, capfd):
-    with xlc.config.context(debug=level, skip="layout"):
+    with xlc.config.context(debug=level, skip="layout", cache_dir=""):
         xlc.jit(layer)(*arguments)
     seen = capfd.readouterr().err
     for text in texts:

@@ -42,6 +42,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import aot as aot
     from . import config as config
+    from . import debug as debug
     from . import errors as errors
     from . import nn as nn
     from . import numpy as numpy
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from . import train as train
     from . import tree as tree
     from .errors import XlcError as XlcError
+    from .errors import XlcFloatingPointError as XlcFloatingPointError
     from .errors import XlcIndexError as XlcIndexError
     from .errors import XlcOverflowError as XlcOverflowError
     from .errors import XlcTypeError as XlcTypeError
@@ -82,9 +84,10 @@ _WHERE = {  # public name -> module that has it; imported when first used, so th
     **dict.fromkeys(("jacfwd", "jacrev", "hessian"), ".frontend.jacobian"),
     "checkpoint": ".frontend.checkpoint",
     "custom_vjp": ".frontend.custom",
-    **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
+    **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError",
+                     "XlcFloatingPointError"), ".errors"),
 }
-_MODULES = ("aot", "config", "errors", "nn", "numpy", "optim", "random", "train", "tree")
+_MODULES = ("aot", "config", "debug", "errors", "nn", "numpy", "optim", "random", "train", "tree")
 __all__ = sorted([*_WHERE, *_MODULES])
 
 

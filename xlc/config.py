@@ -53,6 +53,7 @@ KNOBS: dict[str, Knob] = {
     "compile_threads": Knob(0, "threads the compiler may use (0: one per available core)"),
     "cache_dir": Knob(os.path.join("~", ".cache", "xlc"), "folder of compiled objects (empty: no cache on disk)"),
     "cache_bytes": Knob(1 << 30, "the most that the folder may hold"),
+    "check_nans": Knob(False, "check the float results of every jitted call, and name the operator that made the first nan", compile=True),
     "debug": Knob(0, "1 compilations, 2 time per kernel, 3 schedules, 4 source, 5 graph after each pass", choices=(0, 1, 2, 3, 4, 5)),
     "dump": Knob("", "folder that receives every intermediate form, one numbered file each"),
     "check": Knob(0, "1 verify after each pass, 2 interpret after each pass, 3 compare every launch with the interpreter",

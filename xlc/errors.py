@@ -38,6 +38,10 @@ class XlcOverflowError(XlcError, OverflowError):
     """A Python number that does not fit the dtype it meets."""
 
 
+class XlcFloatingPointError(XlcValueError, FloatingPointError):
+    """A value that is nan, or infinite, where the user asked for a check."""
+
+
 class XlcRecursionError(XlcError, RecursionError):
     """A traced function that calls itself without end."""
 

@@ -17,6 +17,7 @@ from ..transform.calls import substitute
 from ..transform.remat import POLICIES, checkpoint_call
 from .array import Tracer, lift
 from .jit import names_of
+from .reports import with_actual
 from .trace import describe
 from .transformed import runnable
 from .tree import flatten, unflatten
@@ -54,6 +55,7 @@ def checkpoint(f: Callable[..., Any] | None = None, *, policy: str = "nothing_sa
         inside = [parameter(n.type, f"c{k}", len(leaves) + k) for k, n in enumerate(outside)]
         closed = [n for n in substitute(results, dict(zip(outside, inside, strict=True))) if n is not None]
         body = Graph((*params.values(), *inside), tuple(closed), names_of(getattr(f, "__name__", "function")))
+        with_actual({p: t.node for p, t in zip(params.values(), [t for t in given if t is not None], strict=True)})
         nodes = checkpoint_call(body, [*(t.node for t in given if t is not None), *outside], policy)
         return unflatten(out_tree, [Tracer(n) for n in nodes])
 

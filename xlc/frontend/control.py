@@ -24,6 +24,7 @@ from ..transform.calls import substitute
 from .array import Tracer, lift
 from .elementwise import cast, result_dtype
 from .jit import jit, names_of
+from .reports import Report, Ring, nodes_of, of_branch, of_loop, owned, repeated
 from .size import plain_size
 from .trace import current, describe, mark, tracing
 from .tree import Tree, flatten, paths, unflatten
@@ -117,10 +118,12 @@ def _scan(what: str, f: Callable[..., Any], carry: _Values, rows: _Values, lengt
         return out
 
     body = _fixed_point(what, carry, lambda: _trace(f, [carry, row], pair), lambda tree: tree.children[0])
-    graph = Graph((*body.fixed_params, *body.params), tuple(body.leaves), names_of(getattr(f, "__name__", "body")))
+    graph = Graph((*body.fixed_params, *body.params), tuple(body.nodes), names_of(getattr(f, "__name__", "body")))
     out = outputs(lookup("loop"), [*body.fixed, *carry.nodes, *rows.nodes], body=graph, carries=len(carry.nodes), fixed=len(body.fixed),
                   length=length, reverse=reverse)
-    return carry.like(out[:len(carry.nodes)]), unflatten(body.tree.children[1], [Tracer(n) for n in out[len(carry.nodes):]])
+    carries, rest = len(carry.nodes), len(body.leaves)
+    of_loop(body.reports, out[rest:], reverse)
+    return carry.like(out[:carries]), unflatten(body.tree.children[1], [Tracer(n) for n in out[carries:rest]])
 
 
 def _while(what: str, cond_fn: Callable[..., Any], body_fn: Callable[..., Any], value: _Values) -> Any:
@@ -132,13 +135,17 @@ def _while(what: str, cond_fn: Callable[..., Any], body_fn: Callable[..., Any], 
         raise XlcTypeError(f"while_loop: cond_fn must return a bool scalar, it returned {found}; compare, or reduce with .any() or .all()")
     fixed = list(dict.fromkeys([*body.fixed, *test.fixed]))
     inside = {n: parameter(n.type, "fixed", k) for k, n in enumerate(fixed)}
-    following = body.on(body.params, inside)
-    params = (*inside.values(), parameter(Type(bool_), "go", len(fixed)), *body.params)
-    graph = Graph(params, (*test.on(following, inside), *following), names_of(getattr(body_fn, "__name__", "body")))
-    first = test.on(value.nodes, {n: n for n in fixed})
-    _, *out = outputs(lookup("loop"), [*fixed, *first, *value.nodes], body=graph, carries=1 + len(value.nodes), fixed=len(fixed),
-                      length=None, reverse=False)
-    return value.like(out)
+    following, told = body.on(body.params, inside)
+    (again,), asked = test.on(following, inside)
+    (first,), asked_first = test.on(value.nodes, {n: n for n in fixed})
+    repeated(test.reports, asked_first)
+    ring = Ring([*body.reports, *test.reports])
+    params = (*inside.values(), parameter(Type(bool_), "go", len(fixed)), *body.params, *ring.params)
+    graph = Graph(params, (again, *following, *ring.following([*told, *asked])), names_of(getattr(body_fn, "__name__", "body")))
+    given = [first, *value.nodes, *ring.first]
+    _, *out = outputs(lookup("loop"), [*fixed, *given], body=graph, carries=len(given), fixed=len(fixed), length=None, reverse=False)
+    ring.report(out[len(value.nodes):])
+    return value.like(out[:len(value.nodes)])
 
 
 def _switch(what: str, index: Node, branches: Sequence[tuple[str, Callable[..., Any]]], operands: tuple[Any, ...]) -> Any:
@@ -154,14 +161,22 @@ def _switch(what: str, index: Node, branches: Sequence[tuple[str, Callable[..., 
         weak.append(all(b.weak[k] for b in traced))
     if index.op.name == "full":
         body = traced[min(max(index["value"], 0), len(traced) - 1)]
-        out = body.on(given.nodes, {n: n for n in body.fixed})
+        out, told = body.on(given.nodes, {n: n for n in body.fixed})
+        repeated(body.reports, told)
     else:
         fixed = list(dict.fromkeys(n for b in traced for n in b.fixed))
         graphs = []
         for b, (n, f) in zip(traced, branches, strict=True):
             inside = {n: parameter(n.type, "fixed", k) for k, n in enumerate(fixed)}
-            graphs.append(Graph((*inside.values(), *b.params), tuple(b.on(b.params, inside)), names_of(getattr(f, "__name__", n))))
+            out, told = b.on(b.params, inside)
+            told = [t for other in traced for t in (told if other is b else [full(n.type, 0) for n in nodes_of(other.reports)])]
+            graphs.append(Graph((*inside.values(), *b.params), (*out, *told), names_of(getattr(f, "__name__", n))))
         out = outputs(lookup("switch"), [index, *fixed, *given.nodes], branches=tuple(graphs))
+        out, told = out[:len(weak)], out[len(weak):]
+        for k, b in enumerate(traced):
+            count = len(nodes_of(b.reports))
+            of_branch(b.reports, told[:count], index, k, len(traced))
+            told = told[count:]
     return unflatten(first.tree, [Tracer(n, w) for n, w in zip(out, weak, strict=True)])
 
 
@@ -220,7 +235,8 @@ class _Values:
 
 @dataclass
 class _Traced:
-    """A traced body. ``fixed`` are the values around it that it uses, ``fixed_params`` its parameters for them."""
+    """A traced body. ``fixed`` are the values around it that it uses, ``fixed_params`` its parameters for them, ``reports`` what it tells
+    besides its results."""
 
     fixed: list[Node]
     fixed_params: list[Node]
@@ -228,12 +244,19 @@ class _Traced:
     leaves: list[Node]
     weak: list[bool]
     tree: Tree
+    reports: list[Report]
 
-    def on(self, args: Sequence[Node], fixed: dict[Node, Node]) -> list[Node]:
-        """The results on these arguments."""
+    @property
+    def nodes(self) -> list[Node]:
+        """The results, and the values of the reports."""
+        return [*self.leaves, *nodes_of(self.reports)]
+
+    def on(self, args: Sequence[Node], fixed: dict[Node, Node]) -> tuple[list[Node], list[Node]]:
+        """The results on these arguments, and the values of the reports."""
         given = dict(zip(self.params, args, strict=True))
         given.update((p, fixed[n]) for p, n in zip(self.fixed_params, self.fixed, strict=True))
-        return [n for n in substitute(self.leaves, given) if n is not None]
+        found = [n for n in substitute(self.nodes, given) if n is not None]
+        return found[:len(self.leaves)], found[len(self.leaves):]
 
 
 def _trace(f: Callable[..., Any], operands: Sequence[_Values], checked: Callable[[Any], Any] = lambda out: out) -> _Traced:
@@ -247,8 +270,9 @@ def _trace(f: Callable[..., Any], operands: Sequence[_Values], checked: Callable
         leaves, tree = flatten(out)
         found = [lift(leaf) for leaf in leaves]
         nodes = [t.node for t in found]
-        return _Traced(list(trace.enclosed), list(trace.enclosed.values()), [p for params in own for p in params], nodes,
-                       [t._weak for t in found], tree)
+        params, closed = [p for params in own for p in params], list(trace.enclosed.values())
+        told = owned(trace.reports, [*closed, *params])
+        return _Traced(list(trace.enclosed), closed, params, nodes, [t._weak for t in found], tree, told)
 
 
 def _fixed_point(what: str, carry: _Values, trace: Callable[[], _Traced], part: Callable[[Tree], Tree]) -> _Traced:

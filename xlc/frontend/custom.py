@@ -18,6 +18,7 @@ from ..transform.calls import substitute
 from ..transform.custom import custom_call
 from .array import Tracer, lift
 from .elementwise import cast
+from .reports import with_actual, without_repeats
 from .trace import current
 from .transformed import what
 from .tree import NONE, flatten, unflatten
@@ -89,6 +90,7 @@ class _Call:
         self.outer = [n for n in Graph((), tuple(results)).nodes() if n.op.name == "parameter" and n not in own]
         primal = Graph((*params, *self.outer), tuple(results), self.name)
         self.results = results
+        with_actual({p: t.node for p, t in zip(params, self.tracers, strict=True)})
         nodes = custom_call(primal, [*(t.node for t in self.tracers), *self.outer], self.pull)
         return unflatten(self.out_tree, [Tracer(n) for n in nodes])
 
@@ -100,7 +102,8 @@ class _Call:
                                f"no gradient for it: "
                                "pass it as an argument, or through xlc.stop_gradient", args[0].loc if args else None)
         assert self.function.fwd is not None and self.function.bwd is not None
-        forward = self.function.fwd(*self.arguments([Tracer(a, t._weak) for a, t in zip(args, self.tracers, strict=False)]))
+        with without_repeats():
+            forward = self.function.fwd(*self.arguments([Tracer(a, t._weak) for a, t in zip(args, self.tracers, strict=False)]))
         if not isinstance(forward, tuple) or len(forward) != 2:
             raise XlcTypeError(f"fwd of {self.name} must return a pair (result, residuals), it returned {what(forward)}")
         if flatten(forward[0])[1] != self.out_tree:

@@ -152,7 +152,14 @@ def _vjp_at_once(f: Callable[..., Any], args: tuple[Any, ...], has_aux: bool) ->
 
     def make() -> Callable[..., Any]:
         def pull(arguments: tuple[Any, ...], ct: Any) -> tuple[Any, ...]:
-            return vjp(f, *arguments, has_aux=has_aux)[1](ct)
+            trace = current()
+            assert trace is not None
+            start = len(trace.reports)
+            pullback = vjp(f, *arguments, has_aux=has_aux)[1]
+            end = len(trace.reports)
+            found: tuple[Any, ...] = pullback(ct)
+            del trace.reports[start:end]  # the call of vjp has told these
+            return found
 
         return pull
 

@@ -16,7 +16,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import update_wrapper
 from typing import Any
 
@@ -29,6 +29,8 @@ from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64, parse_
 from ..run.native import RETRY, Dispatcher
 from .array import Storage, Tracer, lift
 from .dispatch import leaf_order, result_tree
+from .nans import check
+from .reports import Report, nodes_of, owned, tell
 from .trace import as_array, current, describe, mark, refuse, tracing
 from .tree import Tree, flatten, paths, unflatten
 
@@ -74,7 +76,8 @@ class Signature:
 @dataclass(frozen=True, eq=False)
 class Lowered:
     """A traced function. ``names`` are the parameters' names, ``paths`` how a user would write each (``p['w']``); ``out_tree`` rebuilds the
-    result from the graph's results; ``assumptions`` are sizes that must not be negative."""
+    result from the graph's results; ``assumptions`` are sizes that must not be negative. The results of the graph that come after those of
+    the function are the values of ``reports``."""
 
     graph: Graph
     names: tuple[str, ...]
@@ -85,6 +88,7 @@ class Lowered:
     assumptions: tuple[Dim, ...]
     donate: tuple[int, ...]
     owner: Jitted
+    reports: tuple[Report, ...] = ()
 
     def compile(self) -> Compiled:
         from ..pipeline import compile_graph  # networkx and llvmlite are imported at the first compilation
@@ -92,6 +96,11 @@ class Lowered:
         program = compile_graph(self.graph, fuse=self.owner.fuse, device=self.owner.device, donate=self.donate)
         self.owner._count()
         return Compiled(self, program)
+
+    def without_reports(self) -> Lowered:
+        """The results of the function alone."""
+        graph = self.graph
+        return replace(self, graph=Graph(graph.params, graph.results[:self.out_tree.size], graph.name), reports=())
 
     def __str__(self) -> str:
         return str(self.graph)
@@ -120,8 +129,16 @@ class Compiled:
 
     def run(self, arrays: Sequence[np.ndarray]) -> Any:
         """Flat arrays in, the function's own kind of result out."""
-        if not self.lowered.graph.results:
-            return unflatten(self.lowered.out_tree, [])
+        lowered = self.lowered
+        if not lowered.graph.results:
+            return unflatten(lowered.out_tree, [])
+        if lowered.reports:
+            again = any(r.check for r in lowered.reports)  # a check that fails runs the graph once more; what is donated is lost by then
+            kept = [a.copy() if again and i in lowered.donate else a for i, a in enumerate(arrays)]
+            found = self.program.run(arrays)
+            count = lowered.out_tree.size
+            tell(lowered.graph, lowered.reports, kept, found[count:])
+            return unflatten(lowered.out_tree, found[:count])
         return self.native(tuple(range(len(arrays)))).call_flat(arrays)
 
     def native(self, order: tuple[int, ...]) -> Any:
@@ -258,7 +275,7 @@ class Jitted:
                 fixed = tuple((Type(dtype_of(a.dtype), a.shape), w) for a, w in found)
                 signature = Signature(call.tree, fixed, call.static, signature.config)
                 compiled = self._entries.get(signature) or self._compiled(signature, call)
-        elif compiled.lowered.graph.results:
+        elif compiled.lowered.graph.results and not compiled.lowered.reports:
             order = leaf_order(args, kwargs, self.static_places, lambda a, k: self._call(a, k).leaves)
             if self.dispatcher.add(args, kwargs, compiled.native(tuple(order))) is not None:
                 return RETRY
@@ -393,10 +410,14 @@ class Jitted:
                 raise
             mark()
             results, out_tree = self._results(out)
+            if config.get("check_nans"):
+                check([(n, f"{path} of {self.__name__}") for n, path in zip(results, paths(out_tree, "the result"), strict=True)])
+            reports = tuple(owned(trace.reports, params))
             assumptions = tuple(sorted(trace.assumptions, key=str))
         donate = tuple(i for i, path in enumerate(call.paths) if path.split("[")[0].split(".")[0] in self.donate)
-        return Lowered(Graph(tuple(params), results, names_of(self.__name__)), tuple(names), tuple(call.paths), call.tree, out_tree,
-                       tuple(w for _, w in signature.leaves), assumptions, donate, self)
+        graph = Graph(tuple(params), (*results, *nodes_of(reports)), names_of(self.__name__))
+        return Lowered(graph, tuple(names), tuple(call.paths), call.tree, out_tree, tuple(w for _, w in signature.leaves), assumptions,
+                       donate, self, reports)
 
     def _results(self, out: Any) -> tuple[tuple[Node, ...], Tree]:
         """The nodes of what the function returned; errors are about the function, which has returned by now."""

@@ -32,10 +32,11 @@ _local = _Local()
 
 class Trace:
     """``captured`` maps the id of an array of the closure to (the array, its constant): each is copied once. ``assumptions`` holds sizes
-    that must not be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis). ``around`` is the trace that this one, of a
-    body of control flow, is part of; ``enclosed`` maps what it uses of it to its own parameters for that."""
+    that must not be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis). ``reports`` are what is told besides the
+    results (``frontend.reports``). ``around`` is the trace that this one, of a body of control flow, is part of; ``enclosed`` maps what it
+    uses of it to its own parameters for that."""
 
-    __slots__ = ("alive", "around", "assumptions", "captured", "enclosed", "name", "thread")
+    __slots__ = ("alive", "around", "assumptions", "captured", "enclosed", "name", "reports", "thread")
 
     def __init__(self, name: str, around: Trace | None = None):
         self.name, self.alive, self.around = name, True, around
@@ -43,6 +44,7 @@ class Trace:
         self.thread = threading.get_ident()
         self.captured: dict[int, tuple[Any, Node]] = {}
         self.assumptions: set[Dim] = set()
+        self.reports: list[Any] = []
 
     def capture(self, array: np.ndarray) -> Node:
         """The array as a constant, by value: what the caller writes into it later has no effect."""

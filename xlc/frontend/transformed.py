@@ -22,6 +22,7 @@ from ..transform.calls import substitute
 from .array import Storage, Tracer, lift
 from .elementwise import show_shape
 from .jit import jit, names_of
+from .reports import with_actual
 from .trace import current, describe
 from .tree import Tree, flatten, paths, unflatten
 
@@ -64,7 +65,8 @@ class Inputs:
         return Tracer(p, tracer._weak, None if tracer._weak else Storage(f"the argument {path}"))
 
     def actual(self, nodes: Sequence[Node | None]) -> list[Node | None]:
-        """Values in terms of the actual arguments."""
+        """Values in terms of the actual arguments, and so the reports of the trace."""
+        with_actual(self.given)
         return substitute(nodes, self.given)
 
     def nested(self, found: Sequence[Node | None]) -> tuple[Any, ...]:

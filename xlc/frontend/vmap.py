@@ -21,6 +21,7 @@ from ..transform.vmap import Batched, batch
 from .array import Storage, Tracer, lift
 from .elementwise import show_shape
 from .jit import names_of
+from .reports import of_elements, pending
 from .trace import describe
 from .transformed import argument_names, runnable
 from .tree import Tree, flatten, paths, spread, unflatten
@@ -50,9 +51,11 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
     def mapped(*args: Any, **kwargs: Any) -> Any:
         inputs = _Mapped(f, in_axes, args, kwargs)
         leaves, tree = flatten(f(*inputs.args, **inputs.kwargs))
-        found = batch([lift(leaf).node for leaf in leaves], inputs.size, inputs.given)
+        nodes = [lift(leaf).node for leaf in leaves]
+        found = batch([*nodes, *pending()], inputs.size, inputs.given)
+        of_elements(found[len(nodes):])
         return unflatten(tree, [Tracer(_placed(r, inputs.size, axis, path)) for r, axis, path in zip(
-            found, _out_axes(out_axes, tree), paths(tree, "the result"), strict=True)])
+            found[:len(nodes)], _out_axes(out_axes, tree), paths(tree, "the result"), strict=True)])
 
     return runnable(mapped, f, ("vmap", repr(in_axes), repr(out_axes)), keep=("static",))
 

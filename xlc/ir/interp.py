@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def sizes_from(types: Sequence[Type], arrays: Sequence[np.ndarray]) -> dict[str,
     return env
 
 
-class _Body:
+class Body:
     """A graph inside an attribute, as a function on arrays. ``results`` are the (dtype, shape) of what it gives."""
 
     def __init__(self, graph: Graph, env: Mapping[str, int]):
@@ -42,17 +42,24 @@ class _Body:
         return interpret(self.graph, *arrays, sizes=self.env)
 
 
-def _static(value: Any, env: Mapping[str, int]) -> Any:
+def static(value: Any, env: Mapping[str, int], body: Callable[[Graph, Mapping[str, int]], Body] = Body) -> Any:
     """An attribute with its symbolic sizes replaced by their values, and its graphs by functions."""
     if isinstance(value, Dim):
         return value.evaluate(env)
     if isinstance(value, Graph):
-        return _Body(value, env)
-    return tuple(_static(v, env) for v in value) if isinstance(value, tuple) else value
+        return body(value, env)
+    return tuple(static(v, env, body) for v in value) if isinstance(value, tuple) else value
 
 
 def interpret(graph: Graph, *arrays: Any, sizes: Mapping[str, int] | None = None) -> list[np.ndarray]:
     """The results of a graph on these arrays. XlcTypeError where an argument or a result is not of the declared type."""
+    wanted = set(graph.results)
+    values = {n: a for n, a in steps(graph, *arrays, sizes=sizes) if n in wanted}
+    return [np.ascontiguousarray(values[r]).reshape(values[r].shape) for r in graph.results]
+
+
+def steps(graph: Graph, *arrays: Any, sizes: Mapping[str, int] | None = None) -> Iterator[tuple[Node, np.ndarray]]:
+    """Every node and its value, one after the other; nothing is kept for longer than it is needed."""
     if len(arrays) != len(graph.params):
         raise XlcTypeError(f"the graph takes {len(graph.params)} arguments, not {len(arrays)}")
     given = [np.asarray(a) for a in arrays]
@@ -60,23 +67,23 @@ def interpret(graph: Graph, *arrays: Any, sizes: Mapping[str, int] | None = None
     values: dict[Node, np.ndarray] = {}
     for p, a in zip(graph.params, given, strict=True):
         values[p] = _checked(p, a, env)
+        yield p, values[p]
     uses = {n: len(u) for n, u in graph.uses().items()}
     calls: dict[Any, list[np.ndarray]] = {}  # operators with several results are run once
-    keep = set(graph.results)
     for n in graph.nodes():
         if n in values:
             continue
         call = call_of(n) if n.op.results is not None else n
         if (found := calls.get(call)) is None:
-            attrs = {k: _static(v, env) for k, v in n.attrs if call is n or k != "output"}
+            attrs = {k: static(v, env) for k, v in n.attrs if call is n or k != "output"}
             out = n.op.numpy(*(values[a] for a in n.args), **attrs)
             found = [out] if call is n else calls.setdefault(call, out)
         values[n] = _checked(n, np.asarray(found[0 if call is n else n["output"]]), env)
+        yield n, values[n]
         for arg in dict.fromkeys(n.args):
             uses[arg] -= 1
-            if not uses[arg] and arg not in keep:
+            if not uses[arg]:
                 del values[arg]
-    return [np.ascontiguousarray(values[r]).reshape(values[r].shape) for r in graph.results]
 
 
 def _checked(n: Node, a: np.ndarray, env: Mapping[str, int]) -> np.ndarray:
