@@ -48,12 +48,20 @@ if TYPE_CHECKING:
     from .frontend.grad import stop_gradient as stop_gradient
     from .frontend.grad import value_and_grad as value_and_grad
     from .frontend.grad import vjp as vjp
+    from .frontend.jacobian import hessian as hessian
+    from .frontend.jacobian import jacfwd as jacfwd
+    from .frontend.jacobian import jacrev as jacrev
     from .frontend.jit import jit as jit
     from .frontend.jit import spec as spec
+    from .frontend.jvp import jvp as jvp
+    from .frontend.vmap import vmap as vmap
 
 _WHERE = {  # public name -> module that has it; imported when first used, so that `import xlc` stays quick
     **dict.fromkeys(("jit", "spec"), ".frontend.jit"),
     **dict.fromkeys(("grad", "value_and_grad", "vjp", "stop_gradient"), ".frontend.grad"),
+    "jvp": ".frontend.jvp",
+    "vmap": ".frontend.vmap",
+    **dict.fromkeys(("jacfwd", "jacrev", "hessian"), ".frontend.jacobian"),
     "custom_vjp": ".frontend.custom",
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }

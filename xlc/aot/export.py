@@ -23,9 +23,9 @@ from ..backends.cpu.backend import CpuBackend
 from ..backends.cpu.target import Target, host, named
 from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import lift
-from ..frontend.grad import argument_names
 from ..frontend.jit import Lowered, Spec, jit
 from ..frontend.trace import describe
+from ..frontend.transformed import argument_names
 from ..frontend.tree import NONE, Tree, flatten, paths, unflatten
 from ..ir.node import Graph, Node
 from ..ir.op import lookup

@@ -2,7 +2,7 @@
 
     f.defvjp(fwd, bwd)      a call of f in a trace is a composite node; reverse mode asks fwd and bwd instead of looking inside
 
-What enters is a call on traced values; what leaves are the outputs of one ``transform.grad.custom_call``.
+What enters is a call on traced values; what leaves are the outputs of one ``transform.custom.custom_call``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 from ..errors import XlcTypeError
 from ..ir.node import Graph, Node, full, parameter
-from ..transform.grad import custom_call, substitute
+from ..transform.calls import substitute
+from ..transform.custom import custom_call
 from .array import Tracer, lift
 from .elementwise import cast
-from .grad import what
 from .trace import current
+from .transformed import what
 from .tree import NONE, flatten, unflatten
 
 __all__ = ["custom_vjp"]

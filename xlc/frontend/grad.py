@@ -9,27 +9,26 @@ cotangents come from ``transform.grad``; then the fresh parameters are replaced 
 
 from __future__ import annotations
 
-import inspect
-import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import numpy as np
 
-from ..errors import XlcIndexError, XlcTypeError, XlcValueError
-from ..ir.node import Node, full, parameter
+from ..errors import XlcTypeError
+from ..ir.node import Node, full
 from ..ir.op import lookup
 from ..ir.types import Type
 from ..run.native import Dispatcher
-from ..transform.grad import cotangents, substitute
-from .array import Storage, Tracer, lift
+from ..transform.grad import cotangents
+from .array import Tracer, lift
 from .elementwise import cast, show_shape
-from .jit import jit, names_of
+from .jit import jit
 from .trace import current, describe
+from .transformed import Inputs, check_argnums, resolve, runnable, split_aux, what
 from .tree import Tree, flatten, map_leaves, paths, unflatten
 
-__all__ = ["argument_names", "grad", "stop_gradient", "value_and_grad", "vjp", "what"]
+__all__ = ["grad", "stop_gradient", "value_and_grad", "vjp"]
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -44,7 +43,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
         value, found = both.in_trace(args, kwargs)  # type: ignore[attr-defined]
         return (found, value[1]) if has_aux else found
 
-    return _runnable(gradient, f, ("grad", _key(argnums), has_aux))
+    return runnable(gradient, f, ("grad", check_argnums(argnums), has_aux))
 
 
 def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -52,12 +51,12 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
     name = getattr(f, "__name__", "the function")
     if not callable(f):
         raise XlcTypeError(f"grad expects a function, found {describe(f)}; write xlc.grad(f)(x), not xlc.grad(f(x))")
-    chosen = _key(argnums)
+    chosen = check_argnums(argnums)
     positions = chosen if isinstance(chosen, tuple) else (chosen,)
 
     @wraps(f)
     def both(*args: Any, **kwargs: Any) -> Any:
-        wrt = _Inputs(f, args, _resolve(f, positions, len(args)), must_be_float=True)
+        wrt = Inputs(f, args, resolve(f, positions, len(args)), must_be_float=True)
         out = f(*wrt.args, **kwargs)
         if has_aux and (not isinstance(out, tuple) or len(out) != 2):
             raise XlcTypeError(f"{name} must return a pair (value, aux) where has_aux=True, it returned {what(out)}")
@@ -75,7 +74,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
         aux = unflatten(tree, [leaf if n is None else Tracer(n) for leaf, n in zip(leaves, rest[len(found):], strict=True)])
         return (value, aux), result
 
-    return _runnable(both, f, ("value_and_grad", chosen, has_aux))
+    return runnable(both, f, ("value_and_grad", chosen, has_aux))
 
 
 def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False) -> tuple[Any, ...]:
@@ -83,8 +82,8 @@ def vjp(f: Callable[..., Any], *args: Any, has_aux: bool = False) -> tuple[Any, 
     argument (None for arrays that are not floats). With ``has_aux`` f returns (result, aux), and so does vjp: ``(y, pullback, aux)``."""
     if current() is None:
         return _vjp_at_once(f, args, has_aux)
-    wrt = _Inputs(f, args, range(len(args)), must_be_float=False)
-    out, aux = _split_aux(f(*wrt.args), has_aux, f)
+    wrt = Inputs(f, args, range(len(args)), must_be_float=False)
+    out, aux = split_aux(f(*wrt.args), has_aux, f)
     leaves, tree = flatten(out)
     results = [lift(leaf).node for leaf in leaves]
     extra, extra_tree = flatten(aux)
@@ -111,86 +110,7 @@ def stop_gradient(x: Any) -> Any:
     return map_leaves(stopped, x)
 
 
-# ------------------------------------------------------------------------------------------------ inputs and results
-
-
-class _Inputs:
-    """The arguments that are differentiated, as fresh parameters in the place of their leaves. ``args`` is the argument list for the
-    function."""
-
-    def __init__(self, f: Any, args: Sequence[Any], positions: Sequence[int], must_be_float: bool):
-        self.args = list(args)
-        self.params: list[Node] = []
-        self.weak: list[bool] = []
-        self.given: dict[Node, Node] = {}
-        self.trees: list[tuple[Tree, list[int | None]]] = []  # per position: for each leaf, which parameter it is
-        names = argument_names(f, len(args))
-        for position in positions:
-            leaves, tree = flatten(args[position])
-            index: list[int | None] = []
-            for k, (leaf, path) in enumerate(zip(leaves, paths(tree, names[position]), strict=True)):
-                tracer = lift(leaf)
-                if tracer.node.dtype.is_float:
-                    index.append(len(self.params))
-                    leaves[k] = self._fresh(tracer, path)
-                elif must_be_float:
-                    raise XlcTypeError(f"the gradient of {getattr(f, '__name__', 'the function')} with respect to {path} needs a float, "
-                                       f"and {path} is {_kind(leaf, tracer)}; pass {path}.astype(float) or a float, or choose other "
-                                       "arguments with argnums=")
-                else:
-                    index.append(None)
-            self.args[position] = unflatten(tree, leaves)
-            self.trees.append((tree, index))
-
-    def _fresh(self, tracer: Tracer, path: str) -> Tracer:
-        p = parameter(tracer.node.type, names_of(path), len(self.params))
-        self.params.append(p)
-        self.weak.append(tracer._weak)
-        self.given[p] = tracer.node
-        return Tracer(p, tracer._weak, None if tracer._weak else Storage(f"the argument {path}"))
-
-    def actual(self, nodes: Sequence[Node | None]) -> list[Node | None]:
-        """Values in terms of the actual arguments."""
-        return substitute(nodes, self.given)
-
-    def nested(self, found: Sequence[Node | None]) -> tuple[Any, ...]:
-        """Cotangents of the parameters in the nesting of the arguments, one entry per position."""
-        values = [Tracer(full(p.type, 0) if g is None else g, weak) for p, g, weak in zip(self.params, found, self.weak, strict=True)]
-        return tuple(unflatten(tree, [None if i is None else values[i] for i in index]) for tree, index in self.trees)
-
-
-def argument_names(f: Any, count: int) -> list[str]:
-    """What the positional arguments are called; ``*xs`` gives ``xs[0]``."""
-    names: list[str] = []
-    try:
-        for p in inspect.signature(f).parameters.values():
-            if p.kind is p.VAR_POSITIONAL:
-                names += [f"{p.name}[{i}]" for i in range(count - len(names))]
-            elif p.kind is not p.KEYWORD_ONLY and p.kind is not p.VAR_KEYWORD:
-                names.append(p.name)
-    except (TypeError, ValueError):
-        pass
-    return names[:count] + [f"x{i}" for i in range(len(names), count)]
-
-
-def _key(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
-    if isinstance(argnums, (int, np.integer)) and not isinstance(argnums, bool):
-        return int(argnums)
-    if isinstance(argnums, (tuple, list)) and argnums:
-        return tuple(i for item in argnums if isinstance(i := _key(item), int))
-    raise XlcTypeError(f"argnums={argnums!r}: expected a position such as 0, or a tuple of positions such as (0, 1)")
-
-
-def _resolve(f: Any, positions: Sequence[int], count: int) -> list[int]:
-    name = getattr(f, "__name__", "the function")
-    for i in positions:
-        if not -count <= i < count:
-            raise XlcIndexError(f"argnums names argument {i} of {name}, which was called with {count} positional arguments; an argument "
-                                "that is differentiated is passed by position, not by keyword")
-    out = [i % count for i in positions]
-    if len(set(out)) < len(out):
-        raise XlcValueError(f"argnums={tuple(positions)} names an argument of {name} twice")
-    return out
+# ------------------------------------------------------------------------------------------------ results and cotangents
 
 
 def _scalar(value: Any, name: str) -> Node:
@@ -207,26 +127,6 @@ def _scalar(value: Any, name: str) -> Node:
     if not node.dtype.is_float:
         raise XlcTypeError(f"the gradient needs a function with a float result, and {name} returned {node.dtype.numpy}")
     return node
-
-
-def what(value: Any) -> str:
-    """A result in a message."""
-    if isinstance(value, Tracer):
-        return f"an array of shape {show_shape(value._node.shape)}"
-    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list, dict)) else describe(value)
-
-
-def _kind(leaf: Any, tracer: Tracer) -> str:
-    return f"the Python {type(leaf).__name__} {leaf}" if type(leaf) in (int, bool) else f"an array of {tracer.dtype}"
-
-
-def _split_aux(out: Any, has_aux: bool, f: Any) -> tuple[Any, Any]:
-    if not has_aux:
-        return out, None
-    if not isinstance(out, tuple) or len(out) != 2:
-        raise XlcTypeError(f"{getattr(f, '__name__', 'the function')} must return a pair (value, aux) where has_aux=True, it returned "
-                           f"{what(out)}")
-    return out
 
 
 def _seeds(ct: Any, tree: Tree, types: Sequence[Type]) -> list[Node | None]:
@@ -246,44 +146,9 @@ def _seeds(ct: Any, tree: Tree, types: Sequence[Type]) -> list[Node | None]:
     return out
 
 
-# ------------------------------------------------------------------------------------------------ called on arrays
-
-
-_kept: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
-
-
-def _compiled(make: Callable[[], Callable[..., Any]], f: Any, key: Any) -> Any:
-    """The jitted form of what ``make`` gives. For a function that is jitted itself it is kept with it, so that writing ``xlc.grad(f)(x)``
-    again compiles nothing; its static arguments and symbolic sizes hold here too."""
-    if not isinstance(f, Dispatcher):
-        return jit(make())
-    kept = _kept.setdefault(f, {})
-    if key not in kept:
-        owner: Any = f.owner
-        kept[key] = jit(make(), static_argnames=tuple(owner.static), dynamic=owner.dynamic or None, fuse=owner.fuse, device=owner.device)
-    return kept[key]
-
-
-def _runnable(traced: Callable[..., Any], f: Any, key: Any) -> Callable[..., Any]:
-    """``traced`` inside a trace; compiled and run outside one."""
-    compiled: list[Any] = []
-
-    @wraps(f)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if current() is not None:
-            return traced(*args, **kwargs)
-        if not compiled:
-            compiled.append(_compiled(lambda: traced, f, key))
-        return compiled[0](*args, **kwargs)
-
-    wrapped.in_trace = lambda args, kwargs: traced(*args, **kwargs)  # type: ignore[attr-defined]
-    wrapped.__wrapped__ = f
-    return wrapped
-
-
 def _vjp_at_once(f: Callable[..., Any], args: tuple[Any, ...], has_aux: bool) -> tuple[Any, ...]:
     run = f if isinstance(f, Dispatcher) else jit(f)
-    y, aux = _split_aux(run(*args), has_aux, f)
+    y, aux = split_aux(run(*args), has_aux, f)
 
     def make() -> Callable[..., Any]:
         def pull(arguments: tuple[Any, ...], ct: Any) -> tuple[Any, ...]:

@@ -143,6 +143,23 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     return tree.make(*children)
 
 
+def spread(prefix: Any, tree: Tree, exact: bool = False) -> list[Any] | None:
+    """For each leaf of the tree what ``prefix``, a value nested as the tree or as an upper part of it, has at that place; None in it is a
+    value too. ``exact``: nested as the tree. None if it is nested otherwise."""
+    leaves, given = flatten(prefix)
+    it = iter(leaves)
+
+    def walk(p: Tree, t: Tree) -> list[Any] | None:
+        if p.kind in ("leaf", "none"):
+            return [None if p.kind == "none" else next(it)] * t.size if t.kind in ("leaf", p.kind) or not exact else None
+        if (p.kind, p.keys, p.make, len(p.children)) != (t.kind, t.keys, t.make, len(t.children)):
+            return None
+        found = [walk(a, b) for a, b in zip(p.children, t.children, strict=True)]
+        return None if any(f is None for f in found) else [v for f in found if f is not None for v in f]
+
+    return walk(given, tree)
+
+
 def paths(tree: Tree, root: str = "") -> list[str]:
     """For each leaf, how a user would write it: ``p['w'][0]``."""
     if tree.kind == "leaf":

@@ -47,8 +47,15 @@ class Op:
                                                    None: the operator is an anchor (reduction, contraction, ...), lowered by its kind.
     monoid                                         reduction and cumulative operators
     vjp(g, y, *args, **attrs) -> list              cotangents of the arguments (None: not differentiable in it)
-    jvp(tangents, y, *args, **attrs) -> Node       tangent of the result; derived from vjp or linearity where absent
-    batch(args, batched, **attrs) -> (Node, axis)  batching rule, where the kind's does not serve
+    jvp(tangents, y, *args, **attrs) -> Node       tangent of the result from those of the arguments (None: zero), where the one that
+                                                   ``transform.jvp`` derives from the kind or from vjp does not serve
+    batch(size, args, batched, **attrs) -> Node    the operator at ``size`` positions of an axis that comes first in the result and in
+                                                   those arguments that ``batched`` flags, where the kind's rule does not serve
+    vjp_all(gs, needed, *args, **attrs) -> list    for an operator with several outputs, which are the nodes op(args){output=i, ...}: the
+                                                   cotangents of the arguments that are needed, from those of all outputs (None: zero;
+                                                   the list ends with the last output that has one). ``attrs`` comes without ``output``
+    jvp_all(tangents, *args, **attrs) -> list      the same forwards: the tangents of all outputs (None: zero)
+    batch_all(size, args, batched, **attrs) -> (list, list)   the same for batch: all outputs, and which of them are batched
     decompose(*args, **attrs)                      the same value in other operators. Elementwise: on Exprs, used where a backend
                                                    does not list the op. Composite: on Nodes, used by the pass ``decompose``.
     dtypes                                         the dtypes that its (first) argument may have
@@ -67,6 +74,9 @@ class Op:
     vjp: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
     jvp: Callable[..., Any] | None = field(repr=False, default=None)
     batch: Callable[..., Any] | None = field(repr=False, default=None)
+    vjp_all: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
+    jvp_all: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
+    batch_all: Callable[..., tuple[Sequence[Any], Sequence[bool]]] | None = field(repr=False, default=None)
     decompose: Callable[..., Any] | None = field(repr=False, default=None)
     dtypes: tuple[Any, ...] = ()
     samples: tuple[tuple[float, float], ...] = ()

@@ -7,19 +7,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from xlc.errors import XlcTypeError, XlcValueError
 from xlc.ir.node import Node, full
 from xlc.ir.op import lookup
-from xlc.ir.types import Type, bool_, f32, i64, product
+from xlc.ir.types import Size, Type, bool_, f32, i64, product
 
 from .index import take_along
-from .kinds import composite, is_half
+from .kinds import composite, is_half, up
 from .linalg import dot
 from .reduce import back, max_, sum_
 from .scalar import abs_, cast, equal, exp, isfinite, log, log1p, maximum, rsqrt, stop_gradient, where
-from .shape import broadcast, reshape
+from .shape import broadcast, repeated, reshape
+
+
+def _along(name: str) -> Any:
+    """The batching rule of an operator along ``axes`` of its first argument; parameters that differ between elements need the
+    decomposition."""
+
+    def rule(size: Size, args: Sequence[Node], batched: Sequence[bool], axes: tuple[int, ...], **attrs: Any) -> Any:
+        if any(batched[1:]):
+            return NotImplemented
+        return lookup(name)(*args, axes=up(axes), **attrs)
+
+    return rule
+
+
+def _leading(name: str) -> Any:
+    """The batching rule of an operator on the last dimensions: the mapped axis is one more in front."""
+    return lambda size, args, batched, **attrs: lookup(name)(*repeated(size, args, batched), **attrs)
 
 
 def _float(x: Type, **attrs: Any) -> Type:
@@ -53,9 +71,9 @@ def _log_softmax(x: Node, axes: tuple[int, ...]) -> Node:
     return shifted - back(log(sum_(exp(shifted), axes=axes)), x, axes)
 
 
-logsumexp = composite("logsumexp", _reduced, _logsumexp)
-softmax = composite("softmax", _float, _softmax)
-log_softmax = composite("log_softmax", _float, _log_softmax)
+logsumexp = composite("logsumexp", _reduced, _logsumexp, batch=_along("logsumexp"))
+softmax = composite("softmax", _float, _softmax, batch=_along("softmax"))
+log_softmax = composite("log_softmax", _float, _log_softmax, batch=_along("log_softmax"))
 
 
 def _mean(x: Node, axes: tuple[int, ...]) -> Node:
@@ -94,8 +112,8 @@ def _rms_norm(x: Node, scale: Node, axes: tuple[int, ...], eps: float) -> Node:
     return cast(out, dtype=x.dtype) if out.dtype is not x.dtype else out
 
 
-layer_norm = composite("layer_norm", _affine_type, _layer_norm, arity=3)
-rms_norm = composite("rms_norm", _affine_type, _rms_norm, arity=2)
+layer_norm = composite("layer_norm", _affine_type, _layer_norm, arity=3, batch=_along("layer_norm"))
+rms_norm = composite("rms_norm", _affine_type, _rms_norm, arity=2, batch=_along("rms_norm"))
 
 
 def _cross_type(logits: Type, labels: Type) -> Type:
@@ -120,7 +138,7 @@ def _cross_entropy_vjp(g: Node, y: Node, logits: Node, labels: Node) -> list[Nod
     return [(exp(logits - total) - hot) * broadcast(g, shape=logits.shape, axes=rows), None]
 
 
-cross_entropy = composite("cross_entropy", _cross_type, _cross_entropy, arity=2, vjp=_cross_entropy_vjp)
+cross_entropy = composite("cross_entropy", _cross_type, _cross_entropy, arity=2, vjp=_cross_entropy_vjp, batch=_leading("cross_entropy"))
 
 
 def _same_type(x: Type, y: Type) -> Type:
@@ -138,7 +156,8 @@ def _sigmoid_cross_entropy_vjp(g: Node, y: Node, x: Node, z: Node) -> list[Node]
     return [g * (lookup("expit")(x) - z), -(g * x)]
 
 
-sigmoid_cross_entropy = composite("sigmoid_cross_entropy", _same_type, _sigmoid_cross_entropy, arity=2, vjp=_sigmoid_cross_entropy_vjp)
+sigmoid_cross_entropy = composite("sigmoid_cross_entropy", _same_type, _sigmoid_cross_entropy, arity=2, vjp=_sigmoid_cross_entropy_vjp,
+                                  batch=_leading("sigmoid_cross_entropy"))
 
 
 def _attention_type(q: Type, k: Type, v: Type, *mask: Type, causal: bool, scale: float | None) -> Type:
@@ -167,4 +186,4 @@ def _attention(q: Node, k: Node, v: Node, *mask: Node, causal: bool, scale: floa
     return dot(weights, v, contract=((scores.rank - 1,), (v.rank - 2,)), batch=(lead, lead))
 
 
-attention = composite("attention", _attention_type, _attention, arity=None)
+attention = composite("attention", _attention_type, _attention, arity=None, batch=_leading("attention"))

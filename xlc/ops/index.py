@@ -20,10 +20,11 @@ from xlc.errors import XlcIndexError, XlcTypeError, XlcValueError
 from xlc.ir.loops import Expr, const, size
 from xlc.ir.node import Node, full
 from xlc.ir.op import Op, lookup, register
-from xlc.ir.types import Dim, Type, i64, u64
+from xlc.ir.types import Dim, Size, Type, i64, u64
 
-from .kinds import ALL, view
+from .kinds import ALL, up, view
 from .scalar import bitwise_and, cast, equal, maximum, minimum, not_equal, where
+from .shape import moved, repeated
 
 
 def _check_ids(name: str, *ids: Type) -> None:
@@ -87,8 +88,15 @@ def _scatter_add(g: Node, like: Node, ids: Sequence[Node], axes: tuple[int, ...]
     return scatter(full(like.type, 0), g, *clamped, axes=axes, mode="add")
 
 
+def _gather_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], axis: int) -> Node:
+    (x, ids), (x_batched, ids_batched) = args, batched
+    if x_batched and ids_batched:
+        return _index_batch(size, args, batched, (axis,))
+    return gather(x, ids, axis=axis + 1) if x_batched else moved(gather(x, ids, axis=axis), axis, 0)
+
+
 gather = view("gather", _gather_type, lambda x, i, axis: np.take(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis), _gather_pull, arity=2,
-              kind="indexed", vjp=lambda g, y, x, i, axis: [_scatter_add(g, x, [i], (axis,)), None])
+              kind="indexed", vjp=lambda g, y, x, i, axis: [_scatter_add(g, x, [i], (axis,)), None], batch=_gather_batch)
 
 
 def _index_type(x: Type, *ids: Type, axes: tuple[int, ...]) -> Type:
@@ -124,7 +132,31 @@ def _read_type(x: Type, *ids: Type, axes: tuple[int, ...]) -> Type:
     return out
 
 
-index = view("index", _read_type, _index_array, _index_pull, arity=None, kind="indexed",
+def _index_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], axes: tuple[int, ...]) -> Node:
+    """Where both the array and the ids are batched, the position along the mapped axis is one more index."""
+    (x, *ids), (x_batched, *ids_batched) = args, batched
+    if not any(ids_batched):
+        return index(x, *ids, axes=up(axes))
+    if not x_batched:
+        return moved(index(x, *repeated(size, ids, ids_batched), axes=axes), axes[0], 0)
+    every = _every(size, ids, ids_batched)
+    out = index(x, *every, axes=(0, *up(axes)))  # mapped axis, dimensions of the ids, other dimensions of x
+    return _behind(out, every[0].rank - 1, axes[0])
+
+
+def _every(size: Size, ids: Sequence[Node], batched: Sequence[bool]) -> list[Node]:
+    """Batched ids, and in front of them the positions along the mapped axis."""
+    ids = repeated(size, ids, batched)
+    return [lookup("iota")(shape=ids[0].shape, axis=0, dtype=i64), *ids]
+
+
+def _behind(x: Node, count: int, place: int) -> Node:
+    """Dimensions 1 to ``count`` come after the ``place`` dimensions that follow them."""
+    order = (0, *range(1 + count, 1 + count + place), *range(1, 1 + count), *range(1 + count + place, x.rank))
+    return x if list(order) == sorted(order) else lookup("transpose")(x, axes=order)
+
+
+index = view("index", _read_type, _index_array, _index_pull, arity=None, kind="indexed", batch=_index_batch,
              vjp=lambda g, y, x, *ids, axes: [_scatter_add(g, x, ids, axes), *(None for _ in ids)])
 
 
@@ -148,8 +180,9 @@ def _along_vjp(g: Node, y: Node, x: Node, ids: Node, axis: int) -> list[Node | N
     return [_scatter_add(g, x, every, tuple(range(x.rank))), None]
 
 
-take_along = view("take_along", _along_type, lambda x, i, axis: np.take_along_axis(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis),
-                  _along_pull, arity=2, kind="indexed", vjp=_along_vjp)
+take_along: Op = view("take_along", _along_type, lambda x, i, axis: np.take_along_axis(x, np.clip(i, 0, max(x.shape[axis] - 1, 0)), axis),
+                  _along_pull, arity=2, kind="indexed", vjp=_along_vjp,
+                  batch=lambda size, args, batched, axis: take_along(*repeated(size, args, batched), axis=axis + 1))
 
 # ------------------------------------------------------------------------------------------------ scatter
 
@@ -223,7 +256,27 @@ def _inside(u: Node, x: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Nod
     return lookup("broadcast")(out, shape=u.shape, axes=tuple(range(axes[0], axes[0] + k)))
 
 
-scatter: Any = register(Op("scatter", "indexed", None, _scatter_type, _scatter_array, vjp=_scatter_vjp, dtypes=ALL, exact=True))
+def _scatter_jvp(ts: Sequence[Node | None], y: Node, x: Node, u: Node, *ids: Node, axes: tuple[int, ...], mode: str) -> Any:
+    """Setting and adding are linear."""
+    if mode not in ("set", "add"):
+        return NotImplemented
+    tx, tu = (full(a.type, 0) if t is None else t for a, t in zip((x, u), ts, strict=False))
+    return scatter(tx, tu, *ids, axes=axes, mode=mode)
+
+
+def _scatter_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], axes: tuple[int, ...], mode: str) -> Node:
+    x, u = repeated(size, args[:2], batched[:2])
+    ids, ids_batched = args[2:], batched[2:]
+    if not any(ids_batched):
+        return scatter(x, u, *ids, axes=up(axes), mode=mode)
+    every = _every(size, ids, ids_batched)
+    count, place = every[0].rank - 1, axes[0]
+    order = (0, *range(1 + place, 1 + place + count), *range(1, 1 + place), *range(1 + place + count, u.rank))
+    return scatter(x, lookup("transpose")(u, axes=order), *every, axes=(0, *up(axes)), mode=mode)
+
+
+scatter: Any = register(Op("scatter", "indexed", None, _scatter_type, _scatter_array, vjp=_scatter_vjp, jvp=_scatter_jvp,
+                           batch=_scatter_batch, dtypes=ALL, exact=True))
 
 # ------------------------------------------------------------------------------------------------ order
 
@@ -257,8 +310,9 @@ argsort: Any = register(Op("argsort", "ordered", 1, lambda x, axis, descending=F
 
 
 def _search_type(a: Type, v: Type, side: str) -> Type:
-    if a.rank != 1 or a.dtype is not v.dtype:
-        raise XlcValueError(f"searchsorted needs a one-dimensional array and values of its dtype, found {a} and {v}")
+    if not a.rank or a.dtype is not v.dtype or a.shape[:-1] != v.shape[:a.rank - 1]:
+        raise XlcValueError(f"searchsorted needs a one-dimensional array (or rows of them) and values of its dtype (for each row), found "
+                            f"{a} and {v}")
     if side not in ("left", "right"):
         raise XlcValueError(f"searchsorted: side must be 'left' or 'right', found {side!r}")
     return Type(i64, v.shape)
@@ -267,11 +321,11 @@ def _search_type(a: Type, v: Type, side: str) -> Type:
 def _search_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     """Binary search, written out: log2(n) + 1 steps, or as many as the greatest array that memory can hold would take."""
     a = n.args[0]
-    v, total = read(1, tuple(index)), a.shape[0]
+    v, total, row = read(1, tuple(index)), a.shape[-1], tuple(index[:a.rank - 1])
     low, high = const(0), size(total)
     for _ in range(total.bit_length() if isinstance(total, int) else LARGEST_BITS):
         middle = (low + high) >> 1
-        x = read(0, (minimum(middle, size(total) - 1),), None if isinstance(total, int) else low < high)
+        x = read(0, (*row, minimum(middle, size(total) - 1)), None if isinstance(total, int) else low < high)
         right = ~_before(v, x) if n["side"] == "right" else _before(x, v)
         right = bitwise_and(right, low < high)
         low, high = where(right, middle + 1, low), where(right, high, middle)
@@ -287,5 +341,17 @@ def _before(x: Expr, y: Expr) -> Expr:
     return (x < y) | (equal(x, x) & not_equal(y, y))
 
 
-searchsorted: Any = view("searchsorted", _search_type, lambda a, v, side: np.asarray(np.searchsorted(a, v, side)).astype(np.int64),
-                         _search_pull, arity=2, kind="indexed", vjp=lambda g, y, a, v, side: [None, None])
+def _search_array(a: np.ndarray, v: np.ndarray, side: Any) -> np.ndarray:
+    out = np.empty(v.shape, np.int64)
+    for row in np.ndindex(a.shape[:-1]):
+        out[row] = np.searchsorted(a[row], v[row], side)
+    return out
+
+
+def _search_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], side: str) -> Node:
+    """One sorted array serves values of any shape; where there is one for each element, they are rows."""
+    return searchsorted(*(args if args[0].rank == 1 and not batched[0] else repeated(size, args, batched)), side=side)
+
+
+searchsorted: Any = view("searchsorted", _search_type, _search_array, _search_pull, arity=2, kind="indexed", batch=_search_batch,
+                         vjp=lambda g, y, a, v, side: [None, None])

@@ -95,14 +95,19 @@ def elementwise(name: str, numpy: Callable[..., Any], dtypes: Sequence[DType] = 
 
 
 def view(name: str, infer: Callable[..., Type], numpy: Callable[..., Any], pull: Callable[..., Any], *, arity: int | None = 1,
-         vjp: Callable[..., Any] | None = None, kind: str = "view", doc: str = "") -> Op:
+         vjp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None, kind: str = "view", doc: str = "") -> Op:
     """An operator that moves elements: ``pull`` says where each comes from."""
-    return register(Op(name, kind, arity, infer, numpy, pull=pull, vjp=vjp, dtypes=ALL, exact=True, doc=doc))
+    return register(Op(name, kind, arity, infer, numpy, pull=pull, vjp=vjp, batch=batch, dtypes=ALL, exact=True, doc=doc))
 
 
 def check_axes(name: str, axes: Sequence[int], rank: int) -> None:
     if len(set(axes)) != len(axes) or any(not 0 <= a < rank for a in axes) or list(axes) != sorted(axes):
         raise XlcValueError(f"{name}: axes {tuple(axes)} must be distinct, ascending and below the rank {rank}")
+
+
+def up(axes: Sequence[int]) -> tuple[int, ...]:
+    """Axes, once there is one more dimension in front."""
+    return tuple(a + 1 for a in axes)
 
 
 def reduction(name: str, numpy: Callable[..., Any], monoid: Monoid, dtypes: Sequence[DType] = NUMBERS, *, result: DType | None = None,
@@ -126,9 +131,9 @@ def reduction(name: str, numpy: Callable[..., Any], monoid: Monoid, dtypes: Sequ
 
 
 def composite(name: str, infer: Callable[..., Type], decompose: Callable[..., Any], *, arity: int | None = 1,
-              vjp: Callable[..., Any] | None = None, doc: str = "") -> Op:
-    """An operator that stays one node until the pass ``decompose``; differentiated through its decomposition. Its oracle is
-    the decomposition, interpreted in f64."""
+              vjp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None, doc: str = "") -> Op:
+    """An operator that stays one node until the pass ``decompose``; differentiated, and mapped by vmap where it has no ``batch``, through
+    its decomposition. Its oracle is the decomposition, interpreted in f64."""
 
     def oracle(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
         from xlc.ir.interp import interpret
@@ -141,4 +146,4 @@ def composite(name: str, infer: Callable[..., Type], decompose: Callable[..., An
         graph = Graph(tuple(params), (decompose(*params, **attrs),))
         return np.asarray(interpret(graph, *wide)[0]).astype(out.dtype.numpy)
 
-    return register(Op(name, "composite", arity, infer, oracle, vjp=vjp, decompose=decompose, dtypes=FLOATS, doc=doc))
+    return register(Op(name, "composite", arity, infer, oracle, vjp=vjp, batch=batch, decompose=decompose, dtypes=FLOATS, doc=doc))

@@ -8,6 +8,7 @@ Result dimensions are: batch, free ones of the left, free ones of the right. Hal
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy as np
 from xlc.errors import XlcTypeError, XlcValueError
 from xlc.ir.node import Node
 from xlc.ir.op import Op, lookup, register
-from xlc.ir.types import Type
+from xlc.ir.types import Size, Type
 
-from .kinds import ALL, rounded
+from .kinds import ALL, rounded, up
+from .shape import moved
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -80,4 +82,19 @@ def _placed(x: Node, where: tuple[int, ...]) -> Node:
     return lookup("transpose")(x, axes=tuple(where.index(d) for d in range(len(where))))
 
 
-dot: Any = register(Op("dot", "contraction", 2, _infer, _array, vjp=_vjp, dtypes=ALL))
+def _batch(size: Size, args: Sequence[Node], batched: Sequence[bool], contract: Pair, batch: Pair) -> Node:
+    """The mapped axis is a batch dimension where both operands have it, else a free dimension of the one that has it."""
+    (a, b), (left, right) = args, batched
+    (lc, rc), (lb, rb) = (_raised(pair, batched) for pair in (contract, batch))
+    if left and right:
+        return dot(a, b, contract=(lc, rc), batch=((0, *lb), (0, *rb)))
+    at = len(lb) if left else len(lb) + len(_free(a.rank, lc, lb))
+    return moved(dot(a, b, contract=(lc, rc), batch=(lb, rb)), at, 0)
+
+
+def _raised(pair: Pair, batched: Sequence[bool]) -> Pair:
+    left, right = (up(dims) if b else dims for dims, b in zip(pair, batched, strict=True))
+    return left, right
+
+
+dot: Any = register(Op("dot", "contraction", 2, _infer, _array, vjp=_vjp, batch=_batch, dtypes=ALL))

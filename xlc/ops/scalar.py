@@ -145,9 +145,10 @@ def _cast_vjp(g: Any, y: Any, x: Any, dtype: DType) -> list[Any]:
     return [cast(g, dtype=x.dtype) if x.dtype.is_float and dtype.is_float else None]
 
 
-cast = register(Op("cast", "elementwise", 1, lambda x, dtype: x.with_dtype(dtype), lambda x, dtype: cast_array(x, dtype.numpy),
+cast: Op = register(Op("cast", "elementwise", 1, lambda x, dtype: x.with_dtype(dtype), lambda x, dtype: cast_array(x, dtype.numpy),
                    lambda x, dtype: dtype, dtypes=ALL,
-                   exact=True, vjp=_cast_vjp, doc="to the nearest value of another dtype; see the module on values out of range"))
+                   exact=True, vjp=_cast_vjp, jvp=lambda ts, y, x, dtype: cast(ts[0], dtype=dtype),
+                   doc="to the nearest value of another dtype; see the module on values out of range"))
 
 
 def _bitcast_type(x: Type, dtype: DType) -> Type:

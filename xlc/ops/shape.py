@@ -17,7 +17,7 @@ from xlc.ir.index import address_of, unflatten
 from xlc.ir.loops import Expr, const, size
 from xlc.ir.node import Node, full
 from xlc.ir.op import Op, lookup, register
-from xlc.ir.types import Dim, DType, Size, Type, dtype_of, i64, product
+from xlc.ir.types import Dim, DType, Size, Type, bool_, dtype_of, i64, product
 
 from .kinds import view
 from .scalar import cast, where
@@ -81,6 +81,16 @@ def _broadcast_vjp(g: Node, y: Node, x: Node, shape: Any, axes: tuple[int, ...])
 broadcast = view("broadcast", _broadcast_type, _broadcast_array, _broadcast_pull, vjp=_broadcast_vjp)
 
 
+def repeat(size: Size, x: Node) -> Node:
+    """The same tensor ``size`` times, along a new dimension in front."""
+    return broadcast(x, shape=(size, *x.shape), axes=tuple(range(1, x.rank + 1)))
+
+
+def repeated(size: Size, args: Sequence[Node], batched: Sequence[bool]) -> list[Node]:
+    """Arguments of which all have the mapped axis in front."""
+    return [a if b else repeat(size, a) for a, b in zip(args, batched, strict=True)]
+
+
 def _transpose_type(x: Type, axes: tuple[int, ...]) -> Type:
     if sorted(axes) != list(range(x.rank)):
         raise XlcValueError(f"transpose of {x}: axes {axes} are not a permutation of its {x.rank} dimensions")
@@ -94,6 +104,13 @@ def _inverse(axes: Sequence[int]) -> tuple[int, ...]:
 transpose: Op = view("transpose", _transpose_type, lambda x, axes: x.transpose(axes),
                      lambda n, i, read: read(0, tuple(i[k] for k in _inverse(n["axes"]))),
                      vjp=lambda g, y, x, axes: [transpose(g, axes=_inverse(axes))])
+
+
+def moved(x: Node, source: int, target: int) -> Node:
+    """One dimension at another place, the others in order."""
+    order = [d for d in range(x.rank) if d != source]
+    order.insert(target, source)
+    return x if source == target else transpose(x, axes=tuple(order))
 
 
 def _reshape_type(x: Type, shape: tuple[Size, ...]) -> Type:
@@ -235,7 +252,18 @@ def _pad_array(x: np.ndarray, value: np.ndarray, low: Any, high: Any) -> np.ndar
     return out
 
 
-pad = view("pad", _pad_type, _pad_array, _pad_pull, arity=2, vjp=_pad_vjp)
+def _pad_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], low: Any, high: Any) -> Node:
+    """One value for all elements stays a scalar; a value each is chosen where the padding is."""
+    (x, value), (x_batched, value_batched) = args, batched
+    x = x if x_batched else repeat(size, x)
+    padded = pad(x, full(Type(x.dtype, ()), 0) if value_batched else value, low=(0, *low), high=(0, *high))
+    if not value_batched:
+        return padded
+    inside = pad(full(Type(bool_, x.shape[1:]), True), full(Type(bool_, ()), False), low=low, high=high)
+    return where(repeat(size, inside), padded, broadcast(value, shape=padded.shape, axes=(0,)))
+
+
+pad = view("pad", _pad_type, _pad_array, _pad_pull, arity=2, vjp=_pad_vjp, batch=_pad_batch)
 
 
 def _concat_type(*types: Type, axis: int) -> Type:

@@ -6,28 +6,21 @@
     }                                              return %1
                                                  }
 
-Every operator states its own rule (``Op.vjp``); a composite without one is differentiated through its decomposition. A cotangent that is
-zero is None and costs nothing. Contributions are added in the reverse order of the program, so that the result is the same every time.
-``custom_call`` makes nodes whose rule the user gives.
+Every operator states its own rule (``Op.vjp``, or ``Op.vjp_all`` where it has several outputs); a composite without one is differentiated
+through its decomposition. A cotangent that is zero is None and costs nothing. Contributions are added in the reverse order of the program,
+so that the result is the same every time.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Sequence
 
 from ..errors import XlcError, XlcTypeError
-from ..ir.node import Graph, Node, at_location, full, make, parameter
-from ..ir.op import Op, lookup
-from ..ir.types import Type
+from ..ir.node import Graph, Node, at_location, full, parameter
+from ..ir.op import lookup
+from .calls import above, call_of, calls
 
-__all__ = ["cotangents", "custom_call", "substitute", "vjp_graph"]
-
-Pull = Callable[[Sequence[Node], Sequence["Node | None"], Sequence[bool]], Sequence["Node | None"]]
-"""(arguments, cotangents of all outputs, which arguments need one) -> cotangents of the arguments"""
+__all__ = ["cotangents", "vjp_graph"]
 
 
 def vjp_graph(graph: Graph, wrt: Sequence[int] | None = None) -> Graph:
@@ -46,7 +39,7 @@ def cotangents(results: Sequence[Node], seeds: Sequence[Node | None], wrt: Seque
     """The cotangent of each node of ``wrt``, given those of the results; None is zero. The nodes of ``wrt`` are independent variables:
     nothing flows through one of them into another. What lies below the nodes of ``given`` is not looked at."""
     leaves = set(wrt)
-    order = _above(results, leaves | set(given))
+    order = above(results, leaves | set(given))
     active = set(leaves)
     for n in order:
         if n.dtype.is_float and n not in active and any(a in active for a in n.args):
@@ -63,14 +56,14 @@ def cotangents(results: Sequence[Node], seeds: Sequence[Node | None], wrt: Seque
 
     for r, seed in zip(results, seeds, strict=True):
         add(r, seed, "a result")
-    calls = _calls(order)
+    first = calls(n for n in order if n in active and n not in leaves)
     for n in reversed(order):
         if n in leaves or n not in active:
             continue
         with at_location(n.loc):
-            if (outputs := calls.get(n)) is not None:
+            if (outputs := first.get(n)) is not None:
                 gs: Sequence[Node | None] = _pull_call(n, outputs, total, [a in active for a in n.args])
-            elif n in total and not isinstance(n.op, CustomCall):
+            elif n in total and n.op.vjp_all is None:
                 gs = _pull(n, total[n], [a in active for a in n.args])
             else:
                 continue
@@ -92,82 +85,10 @@ def _pull(n: Node, g: Node, needed: Sequence[bool]) -> Sequence[Node | None]:
                        n.loc)
 
 
-def _above(results: Sequence[Node], bottom: set[Node]) -> list[Node]:
-    """Every node that the results need, down to and including ``bottom``, arguments first, in program order."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(r, False) for r in reversed(results)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            if node not in bottom:
-                stack.extend((a, False) for a in reversed(node.args) if a not in seen)
-    return order
-
-
-def substitute(roots: Sequence[Node | None], replacement: dict[Node, Node]) -> list[Node | None]:
-    """The same values with some nodes (fresh parameters, as a rule) replaced by others."""
-    live = [r for r in roots if r is not None]
-    new = iter(Graph((), tuple(live)).rebuild(lambda n, args: replacement.get(n)).results)
-    return [None if r is None else next(new) for r in roots]
-
-
-# ------------------------------------------------------------------------------------------------ rules that the user gives
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class CustomCall(Op):
-    """One call of a function with its own gradient. Each output is a node ``custom_vjp_7(args...) {output=i}``: a composite whose
-    decomposition is output i of ``primal``, and whose outputs are pulled back together, once, by ``pull_all``."""
-
-    primal: Graph = Graph((), ())
-    pull_all: Pull = lambda args, gs, needed: [None for _ in args]
-
-
-_numbers = itertools.count()
-
-
-def custom_call(primal: Graph, args: Sequence[Node], pull_all: Pull) -> list[Node]:
-    """The outputs of ``primal(args)`` as nodes that are differentiated by ``pull_all``."""
-
-    def inlined(*actual: Node, output: int) -> Node:
-        (out,) = substitute([primal.results[output]], dict(zip(primal.params, actual, strict=True)))
-        assert out is not None
-        return out
-
-    def oracle(*arrays: np.ndarray, output: int) -> np.ndarray:
-        from ..ir.interp import interpret
-
-        return interpret(Graph(primal.params, (primal.results[output],)), *arrays)[0]
-
-    def infer(*types: Type, output: int) -> Type:
-        if types != tuple(p.type for p in primal.params):
-            raise XlcTypeError(f"{primal.name} was traced for {', '.join(str(p.type) for p in primal.params)}")
-        return primal.results[output].type
-
-    op = CustomCall(f"custom_vjp_{next(_numbers)}", "composite", len(args), infer=infer, numpy=oracle, decompose=inlined,
-                    doc=f"{primal.name}, with a gradient rule given by the user", primal=primal, pull_all=pull_all)
-    return [make(op, args, r.type, {"output": i}) for i, r in enumerate(primal.results)]
-
-
-def _calls(order: Sequence[Node]) -> dict[Node, list[Node]]:
-    """For the first output of each custom call in the program: all its outputs in it. The first is reached last in reverse, when every
-    use of every output has been seen."""
-    first: dict[tuple[Op, tuple[Node, ...]], Node] = {}
-    groups: dict[Node, list[Node]] = {}
-    for n in order:
-        if isinstance(n.op, CustomCall):
-            groups.setdefault(first.setdefault((n.op, n.args), n), []).append(n)
-    return groups
-
-
 def _pull_call(n: Node, outputs: Sequence[Node], total: dict[Node, Node], needed: Sequence[bool]) -> Sequence[Node | None]:
-    assert isinstance(n.op, CustomCall)
-    gs: list[Node | None] = [None] * len(n.op.primal.results)
-    for out in outputs:
-        gs[out["output"]] = total.get(out)
-    return [None] * len(n.args) if all(g is None for g in gs) else n.op.pull_all(n.args, gs, needed)
+    """The same for all outputs of one call together."""
+    found = {out["output"]: total[out] for out in outputs if out in total}
+    if not found:
+        return [None] * len(n.args)
+    assert n.op.vjp_all is not None
+    return n.op.vjp_all([found.get(i) for i in range(max(found) + 1)], needed, *n.args, **dict(call_of(n).attrs))
