@@ -16,6 +16,8 @@ GROUPS = {  # name -> where its rows are made, and what they are
     "rows": ("rownorm:rows", "softmax, layer norm, RMS norm and cross-entropy of 4096x1024"),
     "matmul": ("matmul:rows", "products with constant weights, square and skinny"),
     "gelu": ("matmul:fused_rows", "product, bias and gelu against the bare product"),
+    "conv": ("conv:rows", "convolutions with constant weights"),
+    "conv-steps": ("conv:step_rows", "training steps of two convolutions"),
     "mlp": ("mlp:rows", "inference and training step of the MLP 784-500-10"),
     "overhead": ("overhead:rows", "what a call itself costs"),
     "compile": ("compile_time:rows", "time to the first result, and to import"),

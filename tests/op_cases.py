@@ -86,6 +86,16 @@ def _slices() -> list[Case]:
             cut((7,), (6, 1, -3)), cut((3, 5), (0, 3, 2), (4, -1, -1)), cut((0,), (0, 0, 1)), symbolic, spread]
 
 
+def _conv(x: Any, w: Any, padding: Any, stride: Any, base: Any, dilation: Any, groups: int) -> Case:
+    attrs = {"padding": padding, "stride": stride, "base": base, "dilation": dilation, "groups": groups}
+    return Case([x, w], attrs, symbolic=([(n, *x[1:]), w], attrs, {"n": x[0]}) if x[0] else None)
+
+
+def _pool(x: Any, window: Any, stride: Any, padding: Any, **attrs: Any) -> Case:
+    attrs |= {"axes": tuple(range(1, 1 + len(window))), "window": window, "stride": stride, "padding": padding}
+    return Case([x], attrs, symbolic=([(n, *x[1:])], attrs, {"n": x[0]}))
+
+
 CASES: dict[str, list[Case]] = {
     "full": [Case([], {"value": 3, "shape": (2, 3), "dtype": f32}), Case([], {"value": 0, "shape": (), "dtype": i64})],
     "iota": [Case([], {"shape": (3, 5), "axis": k, "dtype": d}) for k, d in ((0, i64), (1, f32), (1, DTYPES["u8"]))],
@@ -141,6 +151,27 @@ CASES: dict[str, list[Case]] = {
                   Case([(2, 3, 4), (2, 5, 4), (2, 5, 7)], {"causal": True, "scale": 0.3},
                        symbolic=([(2, n, 4), (2, m, 4), (2, m, 7)], {"causal": True, "scale": 0.3}, {"n": 3, "m": 5})),
                   Case([(2, 3, 4), (2, 5, 4), (2, 5, 7), (2, 3, 5)], {"causal": False, "scale": None})],
+}
+CASES |= {
+    "slide": [Case([(2, 3, 9)], {"axes": (2,), "windows": (0,), "start": (1,), "stride": (3,), "dilation": (2,), "count": (2,)},
+                   symbolic=([(2, 3, n)], {"axes": (2,), "windows": (0,), "start": (1,), "stride": (3,), "dilation": (2,),
+                                           "count": ((n - 3) // 3,)}, {"n": 9})),
+              Case([(4, 5, 2, 3)], {"axes": (1, 0), "windows": (2, 3), "start": (1, 2), "stride": (1, 1), "dilation": (1, -1),
+                                    "count": (3, 2)}),
+              Case([(5, 2)], {"axes": (0,), "windows": (1,), "start": (0,), "stride": (1,), "dilation": (1,), "count": (0,)})],
+    "conv": [_conv((2, 5, 6, 3), (3, 2, 3, 4), ((1, 1), (0, 2)), (2, 1), (1, 1), (1, 2), 1),
+             _conv((2, 5, 4), (3, 2, 6), ((2, -1),), (1,), (3,), (1,), 2), _conv((1, 4, 3, 3, 2), (2, 1, 2, 1, 2), ((0, 1),) * 3, *[(1, 1, 1)] * 3, 2),
+             _conv((0, 5, 3), (2, 3, 4), ((0, 0),), (1,), (1,), (1,), 1)],
+    "conv_weights": [Case([(2, 5, 6, 3), (2, 3, 3, 4)], {"window": (3, 2), "padding": ((1, 1), (0, 1)), "stride": (2, 2), "base": (1, 1),
+                                                         "dilation": (1, 2), "groups": 1}),
+                     Case([(2, 5, 4), (2, 5, 4)], {"window": (2,), "padding": ((1, 0),), "stride": (1,), "base": (1,), "dilation": (1,),
+                                                   "groups": 4})],
+    "max_pool": [_pool((2, 5, 6, 3), (2, 3), (2, 1), ((1, 0), (1, 1))), _pool((3, 7), (2,), (2,), ((0, 0),))],
+    "sum_pool": [_pool((2, 5, 6, 3), (3, 2), (1, 3), ((1, 0), (0, 2)))],
+    "avg_pool": [_pool((2, 5, 6, 3), (2, 3), (2, 1), ((1, 0), (1, 1)), count_include_pad=c) for c in (True, False)],
+    "local_response_norm": [Case([(2, 7)], {"radius": 2, "alpha": 0.1, "beta": 0.75, "k": 1.5})],
+    "resample": [Case([(2, 5, 3)], {"axis": 1, "size": s, "method": how, "adjoint": back}, () if how == "nearest" else FLOATS)
+                 for s, how, back in ((8, "nearest", False), (3, "bilinear", False), (7, "bilinear", True))],
 }
 CASES |= {name: _reductions() for name in ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "logsumexp")}
 CASES |= {name: _cumulative() for name in ("cumulative_sum", "cumulative_prod", "cumulative_max", "cumulative_min")}

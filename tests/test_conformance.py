@@ -258,6 +258,41 @@ def test_composites(backend: str, fuse: bool, dtype: DType) -> None:
     p.check(backend, fuse)
 
 
+WINDOWS = {"axes": (1, 2), "window": (2, 3), "stride": (2, 1), "padding": ((1, 0), (1, 2))}
+CONVOLUTIONS = (  # x, w, padding, stride, base, dilation, groups
+    ((3, 9, 9, 5), (3, 2, 5, 17), ((1, 1), (0, 1)), (1, 2), (1, 1), (2, 1), 1),
+    ((2, 7, 6, 6), (2, 2, 3, 8), ((1, -1), (2, 0)), (1, 1), (2, 3), (1, 1), 2),
+    ((2, 5, 6, 33), (3, 3, 1, 66), ((1, 1), (1, 1)), (2, 2), (1, 1), (1, 1), 33),
+    ((5, 2, 3, 64), (1, 1, 64, 40), ((0, 0), (0, 0)), (1, 1), (1, 1), (1, 1), 1),
+    ((2, 21, 1), (5, 1, 7), ((2, 2),), (1,), (1,), (1,), 1),
+    ((0, 4, 4), (3, 4, 5), ((1, 1),), (1,), (1,), (1,), 1),
+)
+
+
+@pytest.mark.parametrize("dtype", [*(d for d in DTYPES.values() if d.is_float), DTYPES["i32"]], ids=str)
+@every_backend
+def test_windows(backend: str, fuse: bool, dtype: DType) -> None:
+    p = Program()
+    for left, right, padding, stride, base, dilation, groups in CONVOLUTIONS:
+        x, w = p.value(dtype, left, "small"), p.value(dtype, right, "small")
+        attrs = {"padding": padding, "stride": stride, "base": base, "dilation": dilation, "groups": groups}
+        y = OPS["conv"](x, w, **attrs)
+        p.add(OPS["conv"], x, w, **attrs)
+        p.add(OPS["conv_weights"], x, p.value(dtype, y.shape, "small"), window=right[:-2], **attrs)
+    x = p.value(dtype, (3, 8, 9, 19), "small")
+    p.add(OPS["max_pool"], x, **WINDOWS)
+    p.add(OPS["sum_pool"], x, **WINDOWS)
+    p.add(OPS["resample"], x, axis=2, size=5, method="nearest", adjoint=False)
+    slides = {"axes": (1,), "windows": (2,), "start": (0,), "stride": (2,), "dilation": (1,), "count": (3,)}
+    p.add(OPS["slide"], p.value(dtype, (2, 7, 3, 5), "small"), **slides)
+    if dtype.is_float:
+        p.add(OPS["avg_pool"], x, **WINDOWS, count_include_pad=False)
+        p.add(OPS["local_response_norm"], x, radius=2, alpha=0.1, beta=0.75, k=1.5)
+        for size, adjoint in ((17, False), (3, True)):
+            p.add(OPS["resample"], x, axis=1, size=size, method="bilinear", adjoint=adjoint)
+    p.check(backend, fuse)
+
+
 def test_every_operator_is_covered() -> None:
     """An operator of a new kind or name has to be entered above."""
     named = {
@@ -291,6 +326,14 @@ def test_every_operator_is_covered() -> None:
         "cross_entropy",
         "sigmoid_cross_entropy",
         "attention",
+        "slide",
+        "conv",
+        "conv_weights",
+        "max_pool",
+        "sum_pool",
+        "avg_pool",
+        "local_response_norm",
+        "resample",
         "const",
         "var",
         "size",

@@ -20,6 +20,7 @@ from .functions import (
     softmax,
     softplus,
 )
+from .window import avg_pool, conv, conv_transpose, local_response_norm, max_pool, resize
 
-__all__ = ["attention", "cross_entropy", "gelu", "layer_norm", "log_softmax", "relu", "rms_norm", "sigmoid_cross_entropy", "silu",
-           "softmax", "softplus"]
+__all__ = ["attention", "avg_pool", "conv", "conv_transpose", "cross_entropy", "gelu", "layer_norm", "local_response_norm", "log_softmax",
+           "max_pool", "relu", "resize", "rms_norm", "sigmoid_cross_entropy", "silu", "softmax", "softplus"]

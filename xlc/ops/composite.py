@@ -17,6 +17,7 @@ from xlc.ir.types import Size, Type, bool_, f32, i64, product
 
 from .index import take_along
 from .kinds import composite, is_half, up
+from .kinds import float_type as _float
 from .linalg import dot
 from .reduce import back, max_, sum_
 from .scalar import abs_, cast, equal, exp, isfinite, log, log1p, maximum, rsqrt, stop_gradient, where
@@ -38,12 +39,6 @@ def _along(name: str) -> Any:
 def _leading(name: str) -> Any:
     """The batching rule of an operator on the last dimensions: the mapped axis is one more in front."""
     return lambda size, args, batched, **attrs: lookup(name)(*repeated(size, args, batched), **attrs)
-
-
-def _float(x: Type, **attrs: Any) -> Type:
-    if not x.dtype.is_float:
-        raise XlcTypeError(f"a float array is needed, not {x}")
-    return x
 
 
 def _reduced(x: Type, axes: tuple[int, ...]) -> Type:

@@ -72,7 +72,7 @@ def _gather_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
     return read(0, (*index[:axis], chosen, *index[axis + k:]), _present(x, (axis,)))
 
 
-def _extent(size: Any, like: Node) -> Node:
+def extent_like(size: Any, like: Node) -> Node:
     """A size, named or not, as i64 of the shape of ``like``."""
     if isinstance(size, int):
         return full(Type(i64, like.shape), size)
@@ -84,7 +84,7 @@ def _scatter_add(g: Node, like: Node, ids: Sequence[Node], axes: tuple[int, ...]
     clamped = []
     for i, a in zip(ids, axes, strict=True):
         wide = _wide(i)
-        clamped.append(maximum(minimum(wide, _extent(like.shape[a], wide) - 1), 0))
+        clamped.append(maximum(minimum(wide, extent_like(like.shape[a], wide) - 1), 0))
     return scatter(full(like.type, 0), g, *clamped, axes=axes, mode="add")
 
 
@@ -251,7 +251,7 @@ def _inside(u: Node, x: Node, ids: Sequence[Node], axes: tuple[int, ...]) -> Nod
     k, out = ids[0].rank, None
     for i, a in zip(ids, axes, strict=True):
         wide = _wide(i)
-        ok = bitwise_and(wide >= 0, wide < _extent(x.shape[a], wide))
+        ok = bitwise_and(wide >= 0, wide < extent_like(x.shape[a], wide))
         out = ok if out is None else bitwise_and(out, ok)
     return lookup("broadcast")(out, shape=u.shape, axes=tuple(range(axes[0], axes[0] + k)))
 

@@ -100,6 +100,13 @@ def view(name: str, infer: Callable[..., Type], numpy: Callable[..., Any], pull:
     return register(Op(name, kind, arity, infer, numpy, pull=pull, vjp=vjp, batch=batch, dtypes=ALL, exact=True, doc=doc))
 
 
+def float_type(x: Type, **attrs: Any) -> Type:
+    """The type rule of an operator from floats to floats of the same shape."""
+    if not x.dtype.is_float:
+        raise XlcTypeError(f"a float array is needed, not {x}")
+    return x
+
+
 def check_axes(name: str, axes: Sequence[int], rank: int) -> None:
     if len(set(axes)) != len(axes) or any(not 0 <= a < rank for a in axes) or list(axes) != sorted(axes):
         raise XlcValueError(f"{name}: axes {tuple(axes)} must be distinct, ascending and below the rank {rank}")
@@ -131,7 +138,8 @@ def reduction(name: str, numpy: Callable[..., Any], monoid: Monoid, dtypes: Sequ
 
 
 def composite(name: str, infer: Callable[..., Type], decompose: Callable[..., Any], *, arity: int | None = 1,
-              vjp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None, doc: str = "") -> Op:
+              vjp: Callable[..., Any] | None = None, batch: Callable[..., Any] | None = None, dtypes: Sequence[DType] = FLOATS,
+              doc: str = "") -> Op:
     """An operator that stays one node until the pass ``decompose``; differentiated, and mapped by vmap where it has no ``batch``, through
     its decomposition. Its oracle is the decomposition, interpreted in f64."""
 
@@ -146,4 +154,4 @@ def composite(name: str, infer: Callable[..., Type], decompose: Callable[..., An
         graph = Graph(tuple(params), (decompose(*params, **attrs),))
         return np.asarray(interpret(graph, *wide)[0]).astype(out.dtype.numpy)
 
-    return register(Op(name, "composite", arity, infer, oracle, vjp=vjp, batch=batch, decompose=decompose, dtypes=FLOATS, doc=doc))
+    return register(Op(name, "composite", arity, infer, oracle, vjp=vjp, batch=batch, decompose=decompose, dtypes=tuple(dtypes), doc=doc))

@@ -182,11 +182,7 @@ def _slice_vjp(g: Node, y: Node, x: Node, start: Any, stop: Any, step: Any) -> l
         n, k = g.shape[d], abs(k)
         if n == 0:
             return [full(x.type, 0)]
-        if k > 1:  # n groups of k, but for the zeros after the last element: they may lie beyond the end
-            g = reshape(g, shape=(*g.shape[:d + 1], 1, *g.shape[d + 1:]))
-            g = _pad_axis(g, d + 1, 0, k - 1)
-            g = reshape(g, shape=(*g.shape[:d], n * k, *g.shape[d + 2:]))
-            g = slice_(g, start=(0,) * g.rank, stop=tuple(s - (k - 1 if e == d else 0) for e, s in enumerate(g.shape)), step=(1,) * g.rank)
+        g = spread(g, d, k)  # no zeros after the last element: they may lie beyond the end
         first = start[d] if step[d] > 0 else start[d] - (n - 1) * k
         g = _pad_axis(g, d, first, x.shape[d] - first - g.shape[d])
     return [g]
@@ -201,6 +197,16 @@ def flip(x: Node, axis: int) -> Node:
     return slice_(x, start=tuple(s - 1 if d == axis else 0 for d, s in enumerate(x.shape)),
                   stop=tuple(-1 if d == axis else s for d, s in enumerate(x.shape)),
                   step=tuple(-1 if d == axis else 1 for d in range(x.rank)))
+
+
+def spread(x: Node, axis: int, step: int) -> Node:
+    """The elements along an axis with step - 1 zeros between neighbours."""
+    n = x.shape[axis]
+    if step == 1 or n == 0:
+        return x
+    x = _pad_axis(reshape(x, shape=(*x.shape[:axis + 1], 1, *x.shape[axis + 1:])), axis + 1, 0, step - 1)
+    x = reshape(x, shape=(*x.shape[:axis], n * step, *x.shape[axis + 2:]))
+    return slice_(x, start=(0,) * x.rank, stop=tuple(s - (step - 1 if e == axis else 0) for e, s in enumerate(x.shape)), step=(1,) * x.rank)
 
 
 def _pad_axis(x: Node, axis: int, low: Size, high: Size) -> Node:

@@ -16,10 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from xlc.ir import index as ix
+from xlc.ir.loops import size, var
 from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node, full
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, Type, f32, f64, product
+
+from .fuse import reads
 
 FEW_ROWS = 16  # rows up to which a contraction is bound by reading its right operand
 PACK_ROWS = 48  # rows of the result from which packing a computed right-hand side pays for itself
@@ -123,10 +127,13 @@ def _is_constant(n: Node) -> bool:
 
 
 def _contiguous(n: Node, dim: int) -> bool:
-    """Whether neighbours along this dimension are neighbours in memory (looking through transposes and reshapes that keep it last)."""
-    while n.op.name == "transpose":
-        dim, n = n["axes"][dim], n.args[0]
-    return dim == n.rank - 1
+    """Whether neighbours along this dimension are neighbours in memory, seen through the views that the contraction reads through."""
+    index = tuple(var(f"i{d}") for d in range(n.rank))
+    along = index[dim]
+    with ix.ranges({v: size(s) for v, s in zip(index, n.shape, strict=True)}):
+        while n.op.kind == "view" and n.op.name != "copy" and len(n.args) == 1:
+            ((n, index),) = reads(n, index)
+        return ix.coefficient(ix.address_of(n.shape, index), along) == 1
 
 
 def pack(x: Node, last: int, contracted: tuple[int, ...], width: int) -> Node:

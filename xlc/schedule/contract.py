@@ -125,14 +125,16 @@ class _Contraction:
     # -- the nest ---------------------------------------------------------------------------------
 
     def lower(self) -> tuple[Stmt, ...] | None:
-        outer = [Dimension(v, self.extents[v]) for v in [*self.batch, *self.ms[:-1], *self.ns[:-1]]]
+        outer = [Dimension(v, self.extents[v]) for v in [*self.batch, *self.ns[:-1]]]
+        between = [Dimension(v, self.extents[v]) for v in self.ms[:-1]]  # inside the panels: these stay in the caches while all rows pass
         self.m = self.ms[-1] if self.ms else None
         self.n = self.ns[-1] if self.ns else None
         if self.n is None:
             return None
         m_extent: Size = self.extents[self.m] if self.m is not None else 1
         n_extent: Size = self.extents[self.n]
-        tile = choose_tile(m_extent, n_extent, self.dtype.bits, self.machine)
+        rows = product(self.extents[v] for v in self.ms)  # as the pass layout saw them, which packed panels for this tile
+        tile = choose_tile(rows, n_extent, self.dtype.bits, self.machine)
         self.columns = tile.columns
         size_of_b = product(self.extents[v] for v in [*self.ks, *self.ns])
         self.streams = isinstance(m_extent, int) and 1 < m_extent <= FEW_ROWS and isinstance(size_of_b, int) \
@@ -160,7 +162,8 @@ class _Contraction:
         dims, body = self._row_blocks(m_extent, panels, tile.rows, panel)
         if panels == 1:
             body = _at_zero(body, panel)
-        return tuple(parallel([*outer, *dims], body, 1))
+        at = 1 + next((k for k, d in enumerate(dims) if d.var is panel), -1)
+        return tuple(parallel([*outer, *dims[:at], *between, *dims[at:]], body, 1))
 
     def _is_padded(self, lane: Expr, width: int) -> bool:
         """Whether the right operand may be read for a whole panel, even beyond its last column: it was packed (its panel is a

@@ -1,0 +1,166 @@
+"""Convolution as contractions of windows, and the contraction that gives its weights' gradient.
+
+    conv(%x: f32[8,28,28,32], %w: f32[5,5,32,64]) {padding=((2, 2), (2, 2)), stride=(1, 1), base=(1, 1), dilation=(1, 1), groups=1}
+        ->  pad, copy, broadcast, slide: f32[5,5,8,28,28,32];  dot over (5, 5, 32): f32[8,28,28,64]
+
+x has dimensions (batch, spatial..., channels), w (spatial..., channels / groups, out), the result (batch, spatial..., out). ``base`` puts
+zeros between neighbours of x before it is padded; negative padding crops. With these each of the two operators is the gradient of the other, so
+gradients of gradients are convolutions again, and nothing is scattered. The windows are never stored: the contraction reads them where they
+lie (Chetlur et al., arXiv:1410.0759, implicit GEMM); what was padded is stored once, so that no loop asks where the edge is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xlc.errors import XlcTypeError, XlcValueError
+from xlc.ir.node import Node
+from xlc.ir.op import Op
+from xlc.ir.types import Dim, Size, Type, product
+
+from .kinds import NUMBERS, composite
+from .linalg import dot
+from .reduce import sum_
+from .scalar import cast
+from .shape import broadcast, copy, flip, reshape, slice_, spread, transpose
+from .window import Pairs, padded, positions, wide, windows
+
+
+def _spatial(x: Node) -> tuple[int, ...]:
+    return tuple(range(1, x.rank - 1))
+
+
+def _extents(x: Type, padding: Pairs, base: tuple[int, ...]) -> list[Size]:
+    """The spatial sizes after dilation and padding."""
+    return [(n - 1) * b + 1 + lo + hi for n, b, (lo, hi) in zip(x.shape[1:-1], base, padding, strict=True)]
+
+
+def _checked(x: Type, w: Type, groups: int, *lists: tuple[Any, ...]) -> None:
+    k = x.rank - 2
+    if x.dtype is not w.dtype or x.dtype not in NUMBERS:
+        raise XlcTypeError(f"conv needs two arrays of numbers of one dtype, found {x} and {w}")
+    if k < 1 or w.rank != x.rank or any(len(v) != k for v in lists):
+        raise XlcValueError(f"conv of {x} and {w}: both need a batch or channel dimension, {k} spatial ones and channels; stride, padding, "
+                            "base and dilation have an entry for each spatial dimension")
+    if groups < 1:
+        raise XlcValueError(f"conv of {x}: {groups} groups")
+
+
+def _conv_type(x: Type, w: Type, padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...], dilation: tuple[int, ...],
+               groups: int) -> Type:
+    _checked(x, w, groups, padding, stride, base, dilation)
+    if x.shape[-1] != w.shape[-2] * groups or (isinstance(w.shape[-1], int) and w.shape[-1] % groups):
+        raise XlcValueError(f"conv of {x} and {w} in {groups} groups: the weights must have {x.shape[-1]}/{groups} input channels, and a "
+                            "multiple of the groups as output channels")
+    out = [positions(*t) for t in zip(_extents(x, padding, base), w.shape[:-2], stride, dilation, strict=True)]
+    if any(isinstance(n, int) and n < 0 for n in out):
+        raise XlcValueError(f"conv of {x} and {w}: the windows do not fit")
+    return x.with_shape((x.shape[0], *out, w.shape[-1]))
+
+
+def _around(x: Node, padding: Pairs, base: tuple[int, ...]) -> Node:
+    """x with zeros between and around, stored if there are any."""
+    out = x
+    for a, b in zip(_spatial(x), base, strict=True):
+        out = spread(out, a, b)
+    out = padded(out, _spatial(x), padding)
+    return out if out is x else copy(out)
+
+
+def _grouped(x: Node, axis: int, groups: int) -> Node:
+    """A dimension as (groups, rest)."""
+    return reshape(x, shape=(*x.shape[:axis], groups, x.shape[axis] // groups, *x.shape[axis + 1:]))
+
+
+def _conv(x: Node, w: Node, padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...], dilation: tuple[int, ...],
+          groups: int) -> Node:
+    k = x.rank - 2
+    out = _conv_type(x.type, w.type, padding, stride, base, dilation, groups).shape
+    x = _around(x, padding, base)
+    if groups > 1 and w.shape[k] == 1:
+        return _depthwise(x, w, stride, dilation, groups)
+    y = windows(x, _spatial(x), w.shape[:k], stride, dilation)  # (window..., batch, positions..., channels)
+    inner = tuple(range(k))
+    if groups == 1:
+        return dot(y, w, contract=((*inner, y.rank - 1), (*inner, k)), batch=((), ()))
+    y, w = _grouped(y, y.rank - 1, groups), _grouped(w, w.rank - 1, groups)
+    z = dot(y, w, contract=((*inner, y.rank - 1), (*inner, k)), batch=((y.rank - 2,), (k + 1,)))  # (groups, batch, positions..., out)
+    return reshape(transpose(z, axes=(*range(1, z.rank - 1), 0, z.rank - 1)), shape=out)
+
+
+def _depthwise(x: Node, w: Node, stride: tuple[int, ...], dilation: tuple[int, ...], groups: int) -> Node:
+    """Each channel on its own: no contraction, but a sum over the window that runs along the channels."""
+    k = x.rank - 2
+    y = wide(windows(x, _spatial(x), w.shape[:k], stride, dilation))
+    lead = tuple(range(y.rank - 1))
+    repeated = broadcast(y, shape=(*y.shape, w.shape[-1] // groups), axes=(*lead, y.rank - 1))
+    y = reshape(repeated, shape=(*y.shape[:-1], w.shape[-1]))
+    each = broadcast(reshape(wide(w), shape=(*w.shape[:k], w.shape[-1])), shape=y.shape, axes=(*range(k), y.rank - 1))
+    return cast(sum_(y * each, axes=tuple(range(k))), dtype=x.dtype)
+
+
+def _conv_vjp(g: Node, y: Node, x: Node, w: Node, padding: Pairs, stride: Any, base: Any, dilation: Any, groups: int) -> list[Node]:
+    weights = conv_weights(x, g, window=w.shape[:-2], padding=padding, stride=stride, base=base, dilation=dilation, groups=groups)
+    return [_conv_input(g, x, w, padding, stride, base, dilation, groups), weights]
+
+
+def _conv_input(g: Node, x: Node, w: Node, padding: Pairs, stride: Any, base: Any, dilation: Any, groups: int) -> Node:
+    """The cotangent of x: a convolution of g, spread by the stride, with the weights reversed and their channels exchanged."""
+    k = x.rank - 2
+    around: list[tuple[Size, Size]] = []
+    whole = True
+    for n, m, size, (lo, hi), s, b, d in zip(x.shape[1:-1], g.shape[1:-1], w.shape[:k], padding, stride, base, dilation, strict=True):
+        reach = (size - 1) * d
+        high = (n - 1) * b + 1 + reach - (reach - lo) - ((m - 1) * s + 1)
+        if isinstance(high, Dim):  # how much the last window falls short of the end is not known: as much as it can
+            high, whole = reach - hi + s - 1, False
+        around.append((reach - lo, high))
+    turned = transposed_weights(w, groups)
+    out = conv(g, turned, padding=tuple(around), stride=base, base=stride, dilation=dilation, groups=groups)
+    return out if whole else slice_(out, start=(0,) * out.rank, stop=x.shape, step=(1,) * out.rank)
+
+
+def transposed_weights(w: Node, groups: int) -> Node:
+    """(spatial..., in / groups, out) reversed in space, as (spatial..., out / groups, in)."""
+    k = w.rank - 2
+    for axis in range(k):
+        w = flip(w, axis) if w.shape[axis] != 1 else w
+    w = transpose(_grouped(w, k + 1, groups), axes=(*range(k), k + 2, k + 1, k))
+    return reshape(w, shape=(*w.shape[:k + 1], w.shape[k + 1] * w.shape[k + 2]))
+
+
+conv: Op = composite("conv", _conv_type, _conv, arity=2, vjp=_conv_vjp, dtypes=NUMBERS)
+
+
+def _weights_type(x: Type, g: Type, window: tuple[int, ...], padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...],
+                  dilation: tuple[int, ...], groups: int) -> Type:
+    _checked(x, g, groups, window, padding, stride, base, dilation)
+    return x.with_shape((*window, x.shape[-1] // groups, g.shape[-1]))
+
+
+def _conv_weights(x: Node, g: Node, window: tuple[int, ...], padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...],
+                  dilation: tuple[int, ...], groups: int) -> Node:
+    k = x.rank - 2
+    y = windows(_around(x, padding, base), _spatial(x), window, stride, dilation)
+    pixels = tuple(range(k + 1))  # batch and positions
+    if groups == 1:
+        return dot(y, g, contract=(tuple(k + d for d in pixels), pixels), batch=((), ()))
+    y, g = _grouped(y, y.rank - 1, groups), _grouped(g, g.rank - 1, groups)
+    if y.shape[-1] == 1:
+        shape = (*y.shape[:-1], g.shape[-1])
+        each = broadcast(wide(reshape(y, shape=y.shape[:-1])), shape=shape, axes=tuple(range(y.rank - 1)))
+        z = sum_(each * broadcast(wide(g), shape=shape, axes=tuple(range(k, y.rank))), axes=tuple(k + d for d in pixels))
+        return cast(reshape(z, shape=(*window, 1, product(z.shape[k:]))), dtype=x.dtype)
+    z = dot(y, g, contract=(tuple(k + d for d in pixels), pixels), batch=((y.rank - 2,), (g.rank - 2,)))  # (groups, window..., in, out)
+    z = transpose(z, axes=(*range(1, k + 2), 0, k + 2))
+    return reshape(z, shape=(*z.shape[:k + 1], z.shape[k + 1] * z.shape[k + 2]))
+
+
+def _conv_weights_vjp(h: Node, y: Node, x: Node, g: Node, window: Any, padding: Pairs, stride: Any, base: Any, dilation: Any,
+                      groups: int) -> list[Node]:
+    return [_conv_input(g, x, h, padding, stride, base, dilation, groups),
+            conv(x, h, padding=padding, stride=stride, base=base, dilation=dilation, groups=groups)]
+
+
+conv_weights: Op = composite("conv_weights", _weights_type, _conv_weights, arity=2, vjp=_conv_weights_vjp, dtypes=NUMBERS,
+                             doc="the weights' cotangent of conv(x, w), from that of its result")
