@@ -57,6 +57,13 @@ static void add(Errors *e, const float *xs, const float *ys, const double *zs, l
         }                                                                                                  \
     }
 
+/* Newton's steps, from the approximation of S. Winitzki. */
+static double erfinv(double x) {
+    double a = fabs(x), l = log1p(-a * a), m = 4.3307 + l / 2, y = sqrt(sqrt(m * m - l / 0.147) - m);
+    for (int k = 0; k < 4; k++) y -= (a > 0.5 ? (1 - a) - erfc(y) : erf(y) - a) * exp(y * y) * 0.88622692545275801365;
+    return a < 1 ? a ? copysign(y, x) : x : a == 1 ? copysign(INFINITY, x) : NAN;
+}
+
 FUNCTION(exp, exp(x))
 FUNCTION(exp2, exp2(x))
 FUNCTION(expm1, expm1(x))
@@ -78,6 +85,7 @@ FUNCTION(acosh, acosh(x))
 FUNCTION(atanh, atanh(x))
 FUNCTION(erf, erf(x))
 FUNCTION(erfc, erfc(x))
+FUNCTION(erfinv, erfinv(x))
 FUNCTION(cbrt, cbrt(x))
 FUNCTION(rsqrt, 1 / sqrt(x))
 FUNCTION(expit, 1 / (1 + exp(-x)))

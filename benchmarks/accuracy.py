@@ -44,6 +44,7 @@ def exact(name: str) -> Callable[[mpf], mpf]:
     half = mpf(1) / 2
     special: dict[str, Callable[[mpf], mpf]] = {
         "exp2": lambda x: mpf(2) ** x, "log2": lambda x: mp.log(x, 2), "rsqrt": lambda x: 1 / mp.sqrt(x),
+        "erfinv": lambda x: mp.erfinv(x) if abs(x) < 1 else mp.mpc(0, 1),
         "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)), "expit": lambda x: 1 / (1 + mp.exp(-x)), "silu": lambda x: x / (1 + mp.exp(-x)),
         "softplus": lambda x: mp.log1p(mp.exp(x)), "gelu": lambda x: x * mp.erfc(-x * mp.sqrt(half)) / 2,
         "gelu_tanh": lambda x: x / (1 + mp.exp(-2 * mp.sqrt(2 / mp.pi) * (x + mpf("0.044715") * x**3)))}
@@ -58,7 +59,7 @@ def functions() -> dict[str, Function]:
     plain = (np.exp, np.exp2, np.expm1, np.log, np.log2, np.log10, np.log1p, np.sin, np.cos, np.tan, np.sinh, np.cosh, np.tanh, np.cbrt,
              np.arcsin, np.arccos, np.arctan, np.arcsinh, np.arccosh, np.arctanh)
     named: dict[str, Function] = {f.__name__.replace("arc", "a"): f for f in plain}
-    named |= {n: getattr(xnp, n) for n in ("erf", "erfc", "expit", "rsqrt")}
+    named |= {n: getattr(xnp, n) for n in ("erf", "erfc", "erfinv", "expit", "rsqrt")}
     named |= {"silu": lambda x: xlc.nn.silu(x), "softplus": lambda x: xlc.nn.softplus(x), "gelu": lambda x: xlc.nn.gelu(x),
               "gelu_tanh": lambda x: xlc.nn.gelu(x, approximate=True)}
     return {name: xlc.jit(lambda x, f=f: f(x)) for name, f in named.items()}

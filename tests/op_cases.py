@@ -178,6 +178,7 @@ CASES |= {name: _cumulative() for name in ("cumulative_sum", "cumulative_prod", 
 ELEMENTWISE = sorted((op for op in OPS.values() if op.kind == "elementwise"), key=lambda op: op.name)
 TENSOR = sorted((op for op in OPS.values() if op.kind not in ("elementwise", "input")), key=lambda op: op.name)
 ATTRS: dict[str, list[dict[str, Any]]] = {"cast": [{"dtype": d} for d in DTYPES.values()],
+                                          "threefry2x32": [{"word": 0}, {"word": 1}],
                                           "lookup": [{"table": (1.5, -2.0, 0.0, 9.0), "dtype": f32}]}
 
 

@@ -32,6 +32,7 @@ ORDER = (
     "pipeline",
     "frontend",
     "numpy",
+    "random",
     "nn",
     "optim",
     "importers",

@@ -35,7 +35,8 @@ DOUBLE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     **{f.__name__.replace("arc", "a"): f for f in (
         np.exp, np.exp2, np.expm1, np.log, np.log2, np.log10, np.log1p, np.sin, np.cos, np.tan, np.sinh, np.cosh, np.tanh, np.cbrt,
         np.arcsin, np.arccos, np.arctan, np.arcsinh, np.arccosh, np.arctanh)},
-    "erf": sp.erf, "erfc": sp.erfc, "expit": lambda x: 1 / (1 + np.exp(-x)), "rsqrt": lambda x: 1 / np.sqrt(x),
+    "erf": sp.erf, "erfc": sp.erfc, "erfinv": lambda x: np.copysign(sp.erfinv(x), x),
+    "expit": lambda x: 1 / (1 + np.exp(-x)), "rsqrt": lambda x: 1 / np.sqrt(x),
     "silu": lambda x: x / (1 + np.exp(-x)), "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
     "gelu": lambda x: x * (sp.erfc(x * -np.sqrt(0.5)) / 2),
     "gelu_tanh": lambda x: x / (1 + np.exp(-1.5957691216057308 * (x + 0.044715 * x**3)))}

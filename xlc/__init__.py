@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import nn as nn
     from . import numpy as numpy
+    from . import random as random
     from .errors import XlcError as XlcError
     from .errors import XlcIndexError as XlcIndexError
     from .errors import XlcOverflowError as XlcOverflowError
@@ -65,7 +66,7 @@ _WHERE = {  # public name -> module that has it; imported when first used, so th
     "custom_vjp": ".frontend.custom",
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }
-_MODULES = ("aot", "config", "errors", "nn", "numpy")
+_MODULES = ("aot", "config", "errors", "nn", "numpy", "random")
 __all__ = sorted([*_WHERE, *_MODULES])
 
 

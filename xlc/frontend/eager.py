@@ -3,7 +3,8 @@
     xlc.numpy.logsumexp(a, axis=1)    ->    jit(lambda x: logsumexp(x, axis=1))(a)
 
 Arrays are arguments of the compiled function; everything else (axes, dtypes, numbers) is part of what is compiled. Elementwise functions
-take Python numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6.
+take Python numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6; others say which numbers they
+take so: ``public(..., numbers=(float,))``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,36 +22,42 @@ from .table import WEAK_NUMBERS, call
 from .trace import current, mark
 from .tree import Tree, flatten, unflatten
 
+F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = 1024
 _kept: OrderedDict[Any, Any] = OrderedDict()
-_NUMBERS = (bool, int, float)
+Numbers = tuple[type, ...]  # the types of Python numbers that are arguments
 
 
 class _Hole:
     """The place of an array in a list of settings."""
 
 
-def public(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
+def public(name: str, f: Callable[..., Any], *, numbers: Numbers = ()) -> Callable[..., Any]:
     """The function that users call: part of the running trace, or compiled and run."""
+    numbers = (int, float) if name in WEAK_NUMBERS else numbers
 
     @wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if current() is not None:
             mark()
             return call(f, name, args, kwargs)
-        return _run(name, f, args, kwargs)
+        return _run(name, f, args, kwargs, numbers)
 
     wrapped.__name__ = wrapped.__qualname__ = name
-    wrapped.__module__ = "xlc.numpy"
+    wrapped.__module__ = f.__module__.rpartition(".")[0] or f.__module__
     return wrapped
 
 
-def _run(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def exported(*, numbers: Numbers = ()) -> Callable[[F], F]:
+    """``public`` as a decorator, under the function's own name."""
+    return lambda f: public(f.__name__, f, numbers=numbers)  # type: ignore[return-value]
+
+
+def _run(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: Numbers) -> Any:
     leaves, tree = flatten((args, kwargs))
-    numbers = name in WEAK_NUMBERS
     arrays = [v for v in leaves if _is_array(v, numbers)]
     settings = tuple(_Hole if _is_array(v, numbers) else _hashable(v) for v in leaves)
-    key = (name, tree, settings)
+    key = (name, f, tree, settings)
     found = _kept.get(key)
     if found is None:
         found = _kept[key] = jit(_closed(name, f, tree, leaves, numbers))
@@ -61,7 +68,7 @@ def _run(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     return found(*arrays)
 
 
-def _closed(name: str, f: Callable[..., Any], tree: Tree, leaves: list[Any], numbers: bool) -> Callable[..., Any]:
+def _closed(name: str, f: Callable[..., Any], tree: Tree, leaves: list[Any], numbers: Numbers) -> Callable[..., Any]:
     """The function of the arrays alone."""
     settings = [_Hole if _is_array(v, numbers) else v for v in leaves]
 
@@ -74,10 +81,10 @@ def _closed(name: str, f: Callable[..., Any], tree: Tree, leaves: list[Any], num
     return closed
 
 
-def _is_array(v: Any, numbers: bool) -> bool:
+def _is_array(v: Any, numbers: Numbers) -> bool:
     kind = type(v)
-    if kind in _NUMBERS:
-        return numbers and kind is not bool
+    if kind in (bool, int, float):
+        return kind in numbers
     return kind is np.ndarray or isinstance(v, (np.generic, Tracer)) or hasattr(kind, "__array__") or hasattr(kind, "__dlpack__")
 
 

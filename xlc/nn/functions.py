@@ -7,24 +7,17 @@ Integers and booleans are computed with as float64; arrays of several dtypes are
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import XlcTypeError, XlcValueError
 from ..frontend.array import Tracer, lift, wrap
 from ..frontend.axes import many_axes
-from ..frontend.eager import public
+from ..frontend.eager import exported
 from ..frontend.elementwise import broadcast, broadcast_shapes, broadcast_to, cast, emit, result_dtype, show_shape
-from ..ir.node import Node
+from ..ir.node import Node, full
 from ..ir.types import DType, bool_, f64
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _public(f: F) -> F:
-    wrapped = public(f.__name__, f)
-    wrapped.__module__ = "xlc.nn"
-    return wrapped  # type: ignore[return-value]
+_public = exported()
 
 
 def _floats(*values: Any) -> list[Node]:
@@ -32,6 +25,11 @@ def _floats(*values: Any) -> list[Node]:
     tracers = [lift(v) for v in values]
     dtype = _float(result_dtype(*tracers))
     return [cast(t.node, dtype) for t in tracers]
+
+
+def _arrays(*values: Any) -> list[Tracer]:
+    """Traced values of the one float dtype to which the values promote."""
+    return [wrap(n) for n in _floats(*values)]
 
 
 def _float(dtype: DType) -> DType:
@@ -51,6 +49,29 @@ def relu(x: Any) -> Any:
     """max(x, 0); nan stays nan. Integers stay integers."""
     tracer = lift(x)
     return wrap(emit("relu", tracer.node)) if tracer.node.dtype != bool_ else tracer
+
+
+@_public
+def relu6(x: Any) -> Any:
+    """min(max(x, 0), 6); nan stays nan. The gradient is 0 at both ends. Integers stay integers."""
+    tracer = lift(relu(x))
+    six = full(tracer.node.type, 6)
+    return wrap(emit("where", emit("greater_equal", tracer.node, six), six, tracer.node))
+
+
+@_public
+def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Any:
+    """x where x >= 0, negative_slope * x below. A. Maas et al., ICML 2013."""
+    (tracer,) = _arrays(x)
+    return wrap(emit("where", (tracer >= 0).node, tracer.node, cast((tracer * negative_slope).node, tracer.node.dtype)))
+
+
+@_public
+def elu(x: Any, alpha: Any = 1.0) -> Any:
+    """x where x > 0, alpha * (exp(x) - 1) below. D.-A. Clevert et al., arXiv:1511.07289."""
+    (node,) = _floats(x)
+    below = wrap(emit("expm1", emit("minimum", node, full(node.type, 0)))) * alpha
+    return wrap(emit("where", emit("greater", node, full(node.type, 0)), node, cast(below.node, node.dtype)))
 
 
 @_public
@@ -181,8 +202,3 @@ def attention(q: Any, k: Any, v: Any, *, mask: Any = None, causal: bool = False,
         scores = (*lead, query.shape[-2], key.shape[-2])
         arguments.append(broadcast_to(m if m.dtype == bool_ else cast(m, query.dtype), scores))
     return wrap(emit("attention", *arguments, causal=bool(causal), scale=None if scale is None else _number(scale, "scale")))
-
-
-__all__ = ["attention", "cross_entropy", "gelu", "layer_norm", "log_softmax", "relu", "rms_norm", "sigmoid_cross_entropy", "silu",
-           "softmax",
-           "softplus"]

@@ -5,9 +5,9 @@
     @xlc.jit
     def f(x): return xnp.tril(x @ x.mT)        on traced values: part of the program, the same as np.tril there
 
-Beyond NumPy: ``at(x, index).set(v)`` (functional update), ``one_hot``, ``top_k``, ``logsumexp``, ``erf``, ``erfc``, ``expit``, ``rsqrt``.
-Functions whose result's shape depends on the data (``nonzero``, ``unique_values``...) are left out. Every function named here serves the
-NumPy function of its name on traced values.
+Beyond NumPy: ``at(x, index).set(v)`` (functional update), ``one_hot``, ``top_k``, ``logsumexp``, ``erf``, ``erfc``, ``erfinv``,
+``expit``, ``rsqrt``. Functions whose result's shape depends on the data (``nonzero``, ``unique_values``...) are left out. Every function
+named here serves the NumPy function of its name on traced values.
 """
 
 from __future__ import annotations

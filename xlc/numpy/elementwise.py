@@ -74,6 +74,7 @@ def _special(name: str, doc: str) -> None:
 
 _special("erf", "The error function 2/sqrt(pi) * integral of exp(-t*t) from 0 to x.")
 _special("erfc", "1 - erf(x), without cancellation.")
+_special("erfinv", "The number whose erf is x; +-inf for +-1, nan beyond.")
 _special("expit", "The logistic function 1 / (1 + exp(-x)).")
 _special("rsqrt", "1 / sqrt(x).")
 

@@ -19,7 +19,7 @@ from xlc.ir.node import Node, full_like
 from xlc.ir.op import Op, register
 from xlc.ir.types import DType, Type, bool_, i16, i32, i64
 
-from . import vecmath
+from . import oracle, vecmath
 from .kinds import ALL, FLOATS, INTS, LOGICAL, NUMBERS, elementwise, rounded
 
 
@@ -249,27 +249,6 @@ nextafter = register(Op("nextafter", "elementwise", 2, copysign.infer, _nextafte
 # ------------------------------------------------------------------------------------------------ functions of one number
 
 _SQRT_PI = math.sqrt(math.pi)
-
-
-def _scipy(name: str) -> Any:
-    """An oracle for what NumPy lacks, by Python's own math."""
-    f = {"erf": math.erf, "erfc": math.erfc}[name]
-    return lambda x: np.vectorize(f, otypes=[np.float64])(np.asarray(x, np.float64)).astype(x.dtype)
-
-
-def _expit(x: np.ndarray) -> np.ndarray:
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
-
-
-def _normal_cdf(x: np.ndarray) -> np.ndarray:
-    return 0.5 * _scipy("erfc")(-x / math.sqrt(2))
-
-
-def _gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return x * _expit(2 * 0.7978845608028654 * (x + 0.044715 * x**3))  # nan at -inf, as 0 * inf is; gelu and silu, too
-
-
 exp: Op  # the derivatives below name one another
 sin: Op
 cos: Op
@@ -299,13 +278,14 @@ _unary: dict[str, tuple[Callable[..., Any], tuple[float, float], Callable[..., l
     "atanh": (np.arctanh, (-0.95, 0.95), lambda g, y, x: [g / ((1 - x) * (x + 1))]),
     "cbrt": (np.cbrt, (0.1, 9), lambda g, y, x: [g / (y * y * 3)]),
     "rsqrt": (lambda x: 1 / np.sqrt(x), (0.1, 9), lambda g, y, x: [-(g * y * 0.5 / x)]),
-    "erf": (_scipy("erf"), (-3, 3), lambda g, y, x: [g * exp(-(x * x)) * (2 / _SQRT_PI)]),
-    "erfc": (_scipy("erfc"), (-3, 3), lambda g, y, x: [-(g * exp(-(x * x)) * (2 / _SQRT_PI))]),
-    "expit": (_expit, (-6, 6), lambda g, y, x: [g * (y * expit(-x))]),
+    "erf": (oracle.erf, (-3, 3), lambda g, y, x: [g * exp(-(x * x)) * (2 / _SQRT_PI)]),
+    "erfc": (oracle.erfc, (-3, 3), lambda g, y, x: [-(g * exp(-(x * x)) * (2 / _SQRT_PI))]),
+    "erfinv": (oracle.erfinv, (-0.95, 0.95), lambda g, y, x: [g * exp(y * y) * (_SQRT_PI / 2)]),
+    "expit": (oracle.expit, (-6, 6), lambda g, y, x: [g * (y * expit(-x))]),
     "softplus": (lambda x: np.logaddexp(x, 0), (-6, 6), lambda g, y, x: [g * expit(x)]),
-    "silu": (lambda x: x * _expit(x), (-6, 6), lambda g, y, x: [g * _silu_slope(x)]),
-    "gelu": (lambda x: x * _normal_cdf(x), (-4, 4), lambda g, y, x: [g * _gelu_slope(x)]),
-    "gelu_tanh": (_gelu_tanh, (-4, 4), lambda g, y, x: [g * _gelu_tanh_slope(x)]),
+    "silu": (oracle.silu, (-6, 6), lambda g, y, x: [g * _silu_slope(x)]),
+    "gelu": (oracle.gelu, (-4, 4), lambda g, y, x: [g * _gelu_slope(x)]),
+    "gelu_tanh": (oracle.gelu_tanh, (-4, 4), lambda g, y, x: [g * _gelu_tanh_slope(x)]),
 }
 
 

@@ -9,7 +9,7 @@ in f64, with shorter polynomials, and rounded once.
 
 from __future__ import annotations
 
-from . import vecmath_erf, vecmath_exp, vecmath_log, vecmath_pow, vecmath_single, vecmath_trig, vecmath_wide
+from . import vecmath_erf, vecmath_erfinv, vecmath_exp, vecmath_log, vecmath_pow, vecmath_single, vecmath_trig, vecmath_wide
 from .vecmath_core import by_width, in_double
 from .vecmath_exp import exp, exp2, expm1
 from .vecmath_pow import floor_divide, hypot, remainder
@@ -33,6 +33,7 @@ atanh = by_width(vecmath_wide.atanh, vecmath_log.atanh)
 sinh = by_width(vecmath_wide.sinh, vecmath_exp.sinh)
 cosh = by_width(vecmath_wide.cosh, vecmath_exp.cosh)
 erfc = by_width(vecmath_wide.erfc, vecmath_erf.erfc)
+erfinv = by_width(vecmath_erfinv.single, vecmath_erfinv.double)
 asin = by_width(vecmath_wide.asin, vecmath_trig.asin)
 acos = by_width(vecmath_wide.acos, vecmath_trig.acos)
 atan = by_width(vecmath_wide.atan, vecmath_trig.atan)
@@ -41,6 +42,6 @@ cbrt = by_width(vecmath_wide.cbrt, vecmath_pow.cbrt)
 rsqrt = by_width(vecmath_wide.rsqrt, vecmath_pow.rsqrt)
 pow = by_width(vecmath_wide.pow, vecmath_pow.pow)
 
-__all__ = ["acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "erf", "erfc", "exp", "exp2", "expit",
-           "expm1", "floor_divide", "gelu", "gelu_tanh", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "pow", "remainder", "rsqrt",
-           "silu", "sin", "sinh", "softplus", "tan", "tanh"]
+__all__ = ["acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "exp2",
+           "expit", "expm1", "floor_divide", "gelu", "gelu_tanh", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "pow",
+           "remainder", "rsqrt", "silu", "sin", "sinh", "softplus", "tan", "tanh"]
