@@ -36,6 +36,20 @@ def test_demo(tmp_path: Path) -> None:
     assert page.count("<svg") == 3 and "http://" not in page and "https://" not in page and "<script" not in page
 
 
+@pytest.mark.parametrize("name, shown", [("regression", "iris, test errors"), ("mlp_best_practice", "bit for bit: True")])
+def test_programs_that_train(name: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                             capsys: pytest.CaptureFixture[str]) -> None:
+    """Each states what it must reach, and asserts it."""
+    for package in ("sklearn", "safetensors", "tensorboard"):
+        pytest.importorskip(package)
+    monkeypatch.setattr("sys.argv", [name, "--smoke", str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert shown in capsys.readouterr().out
+    if name == "mlp_best_practice":
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")  # goes on from its checkpoint: nothing is left to do
+        assert "10 epochs, 130 steps, 0 compilation" in capsys.readouterr().out
+
+
 def test_a_producer_of_part_of_a_concatenation_is_not_computed_beyond_its_end() -> None:
     x, y, w = np.random.rand(64), np.random.rand(50), np.random.rand(64, 64)
     for f in (lambda x, y, w: (np.concatenate([h := np.exp(x) * 2, y]), h), lambda x, y, w: np.concatenate([np.exp(w @ x), y]),

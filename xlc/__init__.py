@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import nn as nn
     from . import numpy as numpy
+    from . import optim as optim
     from . import random as random
+    from . import train as train
+    from . import tree as tree
     from .errors import XlcError as XlcError
     from .errors import XlcIndexError as XlcIndexError
     from .errors import XlcOverflowError as XlcOverflowError
@@ -66,7 +69,7 @@ _WHERE = {  # public name -> module that has it; imported when first used, so th
     "custom_vjp": ".frontend.custom",
     **dict.fromkeys(("XlcError", "XlcTypeError", "XlcValueError", "XlcIndexError", "XlcOverflowError"), ".errors"),
 }
-_MODULES = ("aot", "config", "errors", "nn", "numpy", "random")
+_MODULES = ("aot", "config", "errors", "nn", "numpy", "optim", "random", "train", "tree")
 __all__ = sorted([*_WHERE, *_MODULES])
 
 
