@@ -45,6 +45,7 @@ ORDER = (
 )
 # Imports against the order, made inside functions when they are needed.
 LATER = {
+    ("ops", "transform"): "rules of control flow are transforms of the graphs that its nodes hold",
     ("ir", "ops"): "looking an operator up fills the table, whoever asks first",
     ("observe", "run"): "comparing launches with the interpreter, when the knob check asks for it",
     ("observe", "tools"): "timing kernels, when the knob debug asks for it",

@@ -167,17 +167,6 @@ def test_a_circle_of_rules_ends() -> None:
     assert len(out.graph.results) == 2
 
 
-def test_nested_graphs_are_rewritten() -> None:
-    p = parameter(Type(f32, ()), "x", 0)
-    inner = Graph((p,), (p * 1.0,), "body")
-    q = parameter(Type(f32, ()), "y", 0)
-    from xlc.ir.node import make
-
-    outer = make(lookup("negative"), (q,), q.type, {"body": inner})  # stands for a control operator
-    out = simplify(Graph((q,), (outer,)))
-    assert out.results[0]["body"].results == (p,)
-
-
 def test_represents() -> None:
     assert represents(i8, f16) and represents(f16, f32) and represents(bool_, bf16) and represents(i32, f64)
     assert not represents(i32, f32) and not represents(f16, bf16) and not represents(bf16, f16) and not represents(i64, f64)

@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from .errors import XlcOverflowError as XlcOverflowError
     from .errors import XlcTypeError as XlcTypeError
     from .errors import XlcValueError as XlcValueError
+    from .frontend.control import cond as cond
+    from .frontend.control import fori_loop as fori_loop
+    from .frontend.control import scan as scan
+    from .frontend.control import switch as switch
+    from .frontend.control import while_loop as while_loop
     from .frontend.custom import custom_vjp as custom_vjp
     from .frontend.grad import grad as grad
     from .frontend.grad import stop_gradient as stop_gradient
@@ -63,6 +68,7 @@ if TYPE_CHECKING:
 _WHERE = {  # public name -> module that has it; imported when first used, so that `import xlc` stays quick
     **dict.fromkeys(("jit", "spec"), ".frontend.jit"),
     **dict.fromkeys(("grad", "value_and_grad", "vjp", "stop_gradient"), ".frontend.grad"),
+    **dict.fromkeys(("cond", "switch", "while_loop", "fori_loop", "scan"), ".frontend.control"),
     "jvp": ".frontend.jvp",
     "vmap": ".frontend.vmap",
     **dict.fromkeys(("jacfwd", "jacrev", "hessian"), ".frontend.jacobian"),

@@ -59,7 +59,7 @@ class Observer:
 
 def as_text(value: Any) -> str:
     if isinstance(value, tuple):  # steps: the kernels
-        return "\n\n".join(str(s.kernel) for s in value)
+        return "\n\n".join(str(k) for s in value for k in s.kernels)
     return str(value)
 
 
@@ -109,7 +109,7 @@ def finished(executable: Any, seconds: float, cached: bool) -> None:
     arguments = ", ".join(str(p.type) for p in executable.graph.params)
     from xlc.run.explain import counted
 
-    how = "from the cache on disk" if cached else f"{counted(len(executable.plan.launches), 'kernel launch')}, compiled"
+    how = "from the cache on disk" if cached else f"{counted(len(executable.kernels), 'kernel launch')}, compiled"
     print(f"xlc: {executable.graph.name}({arguments}): {how} in {seconds * 1e3:.1f} ms", file=sys.stderr)
     if config.debug >= 4:
         print(*executable.backend.texts(executable.plan), sep="\n", file=sys.stderr)

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from xlc import config
-from xlc.ir.node import Graph, Node
+from xlc.ir.node import Graph, Node, make
 from xlc.ir.op import lookup
 from xlc.ir.plan import Plan
 from xlc.observe import Observer
+from xlc.passes import control
 from xlc.passes.decompose import decompose
 from xlc.passes.fold import fold
-from xlc.passes.fuse import FusionOptions, Partition, fuse, in_memory, separate
+from xlc.passes.fuse import FusionOptions, Group, Partition, fuse, in_memory, is_free, separate
 from xlc.passes.layout import layout
 from xlc.passes.memory import Step, plan_memory
+from xlc.passes.regions import region
 from xlc.passes.simplify import simplify
 from xlc.passes.split import split
 
@@ -45,13 +47,15 @@ class Pass:
 
 GRAPH_PASSES: tuple[Pass, ...] = (
     Pass("decompose", lambda g, o, b: decompose(g), optional=False),  # no composite is left, but those that the backend's library claims
+    # loops and branches do no more than is needed, and on their bodies all these passes have run
+    Pass("control", lambda g, o, b: control.bodies(g, lambda body: Passes(o, b, body.name)(body)), optional=False),
     Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, skipped(), config.bisect)),  # no rule of the table applies any more
     Pass("split", lambda g, o, b: split(g)),  # no long reduction with few results
     # contractions read their right-hand side along its last dimension
     Pass("layout", lambda g, o, b: layout(g, b.machine, config.pack_constants)),
     Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants
-    # every result is a node of its own: no parameter, constant or other result
-    Pass("results", lambda g, o, b: own_results(g), optional=False),
+    # every result is a node of its own: no parameter, constant or other result; what control flow works on lies in memory
+    Pass("results", lambda g, o, b: own_results(in_place_operands(g)), optional=False),
 )
 
 
@@ -60,17 +64,45 @@ def skipped() -> tuple[str, ...]:
     return tuple(filter(None, config.skip.split(",")))
 
 
+@dataclass(frozen=True)
+class Stages:
+    """What becomes of a graph on which all passes have run: the program itself, or the body of a loop or branch."""
+
+    partition: Partition
+    steps: tuple[Step, ...]
+    plan: Plan
+
+    def kernels(self) -> Iterator[tuple[Group, Step]]:
+        """Every kernel, in order, with the group that it computes; those of bodies where their loop or branch is."""
+        for group, step in zip(self.partition.groups, self.steps, strict=True):
+            if step.bodies:
+                for body in step.bodies:
+                    yield from body.kernels()
+            else:
+                yield group, step
+
+
 @dataclass
 class Compilation:
     """All stages of one program. ``graphs`` maps each pass to its output."""
 
     source: Graph
     options: Options
-    graphs: dict[str, Graph] = field(default_factory=dict)
-    partition: Partition | None = None
-    steps: tuple[Step, ...] = ()
-    plan: Plan | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    graphs: dict[str, Graph]
+    stages: Stages
+    seconds: dict[str, float]
+
+    @property
+    def partition(self) -> Partition:
+        return self.stages.partition
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.stages.steps
+
+    @property
+    def plan(self) -> Plan:
+        return self.stages.plan
 
     def after(self, name: str) -> Any:
         """The program after a pass: a Graph, the Partition (fuse), the Steps (lower) or the Plan (memory)."""
@@ -85,28 +117,65 @@ class Compilation:
         return self.graphs[name]
 
 
-def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
-    """Everything up to the Plan."""
-    done = Compilation(graph, options)
-    observe = Observer(graph.name)
+class Passes:
+    """Runs, times and observes the passes on one graph, and then what makes a Plan of it."""
 
-    def run(name: str, work: Callable[[Any], Any], value: Any) -> Any:
+    def __init__(self, options: Options, backend: Any, name: str):
+        self.options, self.backend = options, backend
+        self.observe = Observer(name)
+        self.graphs: dict[str, Graph] = {}
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, work: Callable[[Any], Any], value: Any) -> Any:
         start = time.perf_counter()
         out = work(value)
-        done.seconds[name] = time.perf_counter() - start
-        observe(name, value, out, done.seconds[name])
+        self.seconds[name] = time.perf_counter() - start
+        self.observe(name, value, out, self.seconds[name])
         return out
 
-    graph = Graph(graph.params, tuple(dict.fromkeys(graph.results)), graph.name)  # the same result twice is one result, see Executable
-    for p in GRAPH_PASSES:
-        if p.optional and p.name in skipped():
-            continue
-        graph = done.graphs[p.name] = run(p.name, lambda g, p=p: p.run(g, options, backend), graph)  # type: ignore[misc]
-    knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows, options.strict)
-    done.partition = run("fuse", lambda g: fuse(g, knobs) if options.fuse else separate(g), graph)
-    done.steps = run("lower", lambda parts: tuple(map(backend.lowerings(), parts.groups)), done.partition)
-    done.plan = run("memory", lambda steps: plan_memory(graph, steps, options.donate, config.reorder), done.steps)
-    return done
+    def __call__(self, graph: Graph) -> Graph:
+        for p in GRAPH_PASSES:
+            if p.optional and p.name in skipped():
+                continue
+            graph = self.graphs[p.name] = self.run(p.name, lambda g, p=p: p.run(g, self.options, self.backend), graph)  # type: ignore[misc]
+        return graph
+
+    def stages(self, graph: Graph, donate: Sequence[int | tuple[int, int]]) -> Stages:
+        """Kernels and plan of a graph on which all passes have run."""
+        knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows,
+                              self.options.strict)
+        partition = self.run("fuse", lambda g: fuse(g, knobs) if self.options.fuse else separate(g), graph)
+        steps = self.run("lower", lambda parts: tuple(map(self.lowering(), parts.groups)), partition)
+        plan = self.run("memory", lambda steps: plan_memory(graph, steps, donate, config.reorder), steps)
+        return Stages(partition, steps, plan)
+
+    def lowering(self) -> Callable[[Group], Step]:
+        """What makes a step of a group: the backend a kernel, and this class what runs the plans of bodies."""
+        kernel = self.backend.lowerings()
+        return lambda group: region(group, self.body) if group.kind == "control" else kernel(group)
+
+    def body(self, graph: Graph, carried: Sequence[tuple[int, int]]) -> Stages:
+        return Passes(self.options, self.backend, graph.name).stages(graph, carried)
+
+
+def run_passes(graph: Graph, options: Options, backend: Any) -> Compilation:
+    """Everything up to the Plan."""
+    passes = Passes(options, backend, graph.name)
+    distinct = Graph(graph.params, tuple(dict.fromkeys(graph.results)), graph.name)  # the same result twice is one result, see Executable
+    stages = passes.stages(passes(distinct), options.donate)
+    return Compilation(graph, options, passes.graphs, stages, passes.seconds)
+
+
+def in_place_operands(graph: Graph) -> Graph:
+    """What control flow works on lies in memory: numbers and counters that it takes are stored."""
+    copy = lookup("copy")
+
+    def stored(n: Node, args: tuple[Node, ...]) -> Node | None:
+        if n.op.kind != "control":
+            return None
+        return make(n.op, [copy(a) if is_free(a) else a for a in args], n.type, n.attrs, n.loc)
+
+    return graph.rebuild(stored)
 
 
 def own_results(graph: Graph) -> Graph:

@@ -24,7 +24,7 @@ from ..ir.node import Node, full
 from ..ir.types import Dim, Type, bool_, dtype_of, f64, i64, u64
 from .size import symbolic
 from .table import call, full_name, implementation, serving, unsupported
-from .trace import _local, as_array, describe, mark, refuse
+from .trace import _local, as_array, describe, enclosed, mark
 
 
 class Storage:
@@ -50,15 +50,15 @@ class Tracer:
     @property
     def node(self) -> Node:
         """The node, if the value may be used here and now."""
-        if self._trace is not _local.trace:
-            assert self._trace is not None
-            raise refuse(self._trace, self._node.loc)
         if self._storage is not None and self._version != self._storage.version:
             raise XlcValueError(f"{self!r} shares memory with an array that was changed in place after it was made (x += ..., or a slice "
                                 f"of it); in NumPy "
                                 "it would show the change. Write x = x + ... where another name or a view still needs the old value, or "
                                 "take the view "
                                 "again after the change")
+        if self._trace is not _local.trace:
+            assert self._trace is not None
+            return enclosed(self._trace, self._node)
         return self._node
 
     # ------------------------------------------------------------------ what is known while tracing

@@ -108,6 +108,8 @@ def broadcast_to(node: Node, shape: tuple[Size, ...]) -> Node:
 @lru_cache(maxsize=4096)
 def _loop(ufunc: np.ufunc, spec: tuple[Any, ...], dtype: np.dtype | None, casting: Any) -> tuple[DType, ...]:
     signature = (None,) * ufunc.nin + (dtype,) * ufunc.nout
+    if all(isinstance(s, type) for s in spec):
+        spec = tuple(map(np.dtype, spec))  # Python numbers alone: comparisons of these are defined on objects
     with np.errstate(all="ignore"):
         found = ufunc.resolve_dtypes((*spec, *(None,) * ufunc.nout), signature=signature, casting=casting)
     return tuple(dtype_of(d) for d in found)

@@ -4,7 +4,8 @@
         y = f(Tracer(node), ...)          operators on tracers build nodes
                                           leaves: nothing; the results are read from the tracers before the trace ends
 
-One trace is current per thread. A value of another trace, or of one that has ended, is refused (``Trace.refuse``).
+One trace is current per thread. A value of another trace, or of one that has ended, is refused (``refuse``). The bodies of control flow
+are traced within a trace (``tracing(name, inside=True)``): what such a body uses of the traces around it becomes a parameter of the body.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Location, XlcError, XlcTypeError, user_location
-from ..ir.node import Node, constant
+from ..ir.node import Node, constant, parameter
 from ..ir.node import _current as _node_location
 from ..ir.types import Dim, dtype_of
 
@@ -31,12 +32,14 @@ _local = _Local()
 
 class Trace:
     """``captured`` maps the id of an array of the closure to (the array, its constant): each is copied once. ``assumptions`` holds sizes
-    that must not be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis)."""
+    that must not be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis). ``around`` is the trace that this one, of a
+    body of control flow, is part of; ``enclosed`` maps what it uses of it to its own parameters for that."""
 
-    __slots__ = ("alive", "assumptions", "captured", "name", "thread")
+    __slots__ = ("alive", "around", "assumptions", "captured", "enclosed", "name", "thread")
 
-    def __init__(self, name: str):
-        self.name, self.alive = name, True
+    def __init__(self, name: str, around: Trace | None = None):
+        self.name, self.alive, self.around = name, True, around
+        self.enclosed: dict[Node, Node] = {}
         self.thread = threading.get_ident()
         self.captured: dict[int, tuple[Any, Node]] = {}
         self.assumptions: set[Dim] = set()
@@ -51,6 +54,16 @@ class Trace:
         return node
 
 
+    def enclose(self, owner: Trace, node: Node) -> Node | None:
+        """What stands here for a node of the trace ``owner``; None where that is none of the traces around this one."""
+        outer = node if self.around is owner else self.around and self.around.enclose(owner, node)
+        if outer is None or (not outer.args and outer.op.name != "parameter"):
+            return outer  # numbers and arrays are the same everywhere
+        if outer not in self.enclosed:
+            self.enclosed[outer] = parameter(outer.type, outer["name"] if outer.op.name == "parameter" else "closed", len(self.enclosed))
+        return self.enclosed[outer]
+
+
 def _same_bits(node: Node, array: np.ndarray) -> bool:
     """Has the captured array kept its value since it was captured?"""
     if node.op.name != "constant" or node.type.shape != array.shape or node.dtype.numpy != array.dtype:
@@ -60,10 +73,10 @@ def _same_bits(node: Node, array: np.ndarray) -> bool:
 
 
 class tracing:
-    """Makes a new trace the current one of this thread."""
+    """Makes a new trace the current one of this thread; ``inside``: part of the current one."""
 
-    def __init__(self, name: str):
-        self.trace = Trace(name)
+    def __init__(self, name: str, inside: bool = False):
+        self.trace = Trace(name, _local.trace if inside else None)
 
     def __enter__(self) -> Trace:
         self.outer, _local.trace = _local.trace, self.trace
@@ -75,6 +88,8 @@ class tracing:
         _switched()
         self.trace.alive = False
         self.trace.captured.clear()
+        if self.trace.around is not None:
+            self.trace.around.assumptions |= self.trace.assumptions
         _node_location.loc = None
 
 
@@ -114,6 +129,15 @@ def refuse(trace: Trace, made_at: Location | None) -> XlcError:
                             "a function that is jitted on its own, or compute in the thread that traces")
     return XlcTypeError(f"a traced value{where} of the function {trace.name!r} is used inside the separate trace of "
                         f"{_local.trace.name if _local.trace else None!r}; pass it as an argument")
+
+
+def enclosed(owner: Trace, node: Node) -> Node:
+    """What stands in the current trace for a node of another one; refused where it cannot be known here."""
+    here = _local.trace
+    found = here.enclose(owner, node) if here is not None and owner.alive else None
+    if found is None:
+        raise refuse(owner, node.loc)
+    return found
 
 
 def as_array(value: Any, what: str = "a value") -> np.ndarray:

@@ -14,10 +14,11 @@ import numpy as np
 
 from xlc.errors import XlcError, XlcIndexError, XlcTypeError, XlcValueError
 
+from . import plan as plans
 from .loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, walk
-from .node import Graph, Node
-from .plan import Plan
-from .types import Dim, Size, Type, dtype_of, evaluate
+from .node import Graph, Node, call_of
+from .plan import Branch, Launch, Plan
+from .types import Dim, Type, dtype_of, evaluate
 
 
 def sizes_from(types: Sequence[Type], arrays: Sequence[np.ndarray]) -> dict[str, int]:
@@ -30,10 +31,23 @@ def sizes_from(types: Sequence[Type], arrays: Sequence[np.ndarray]) -> dict[str,
     return env
 
 
+class _Body:
+    """A graph inside an attribute, as a function on arrays. ``results`` are the (dtype, shape) of what it gives."""
+
+    def __init__(self, graph: Graph, env: Mapping[str, int]):
+        self.graph, self.env = graph, env
+        self.results = [(r.dtype.numpy, tuple(evaluate(s, env) for s in r.shape)) for r in graph.results]
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        return interpret(self.graph, *arrays, sizes=self.env)
+
+
 def _static(value: Any, env: Mapping[str, int]) -> Any:
-    """An attribute with its symbolic sizes replaced by their values."""
+    """An attribute with its symbolic sizes replaced by their values, and its graphs by functions."""
     if isinstance(value, Dim):
         return value.evaluate(env)
+    if isinstance(value, Graph):
+        return _Body(value, env)
     return tuple(_static(v, env) for v in value) if isinstance(value, tuple) else value
 
 
@@ -47,12 +61,17 @@ def interpret(graph: Graph, *arrays: Any, sizes: Mapping[str, int] | None = None
     for p, a in zip(graph.params, given, strict=True):
         values[p] = _checked(p, a, env)
     uses = {n: len(u) for n, u in graph.uses().items()}
+    calls: dict[Any, list[np.ndarray]] = {}  # operators with several results are run once
     keep = set(graph.results)
     for n in graph.nodes():
         if n in values:
             continue
-        attrs = {k: _static(v, env) for k, v in n.attrs}
-        values[n] = _checked(n, np.asarray(n.op.numpy(*(values[a] for a in n.args), **attrs)), env)
+        call = call_of(n) if n.op.results is not None else n
+        if (found := calls.get(call)) is None:
+            attrs = {k: _static(v, env) for k, v in n.attrs if call is n or k != "output"}
+            out = n.op.numpy(*(values[a] for a in n.args), **attrs)
+            found = [out] if call is n else calls.setdefault(call, out)
+        values[n] = _checked(n, np.asarray(found[0 if call is n else n["output"]]), env)
         for arg in dict.fromkeys(n.args):
             uses[arg] -= 1
             if not uses[arg] and arg not in keep:
@@ -201,29 +220,64 @@ def interpret_plan(plan: Plan, arrays: Sequence[np.ndarray], sizes: Mapping[str,
     params = sorted((s for s in plan.slots if s.place == "param"), key=lambda s: evaluate(s.at, {}))
     env = {**sizes_from([s.type for s in params], [np.asarray(a) for a in arrays]), **(sizes or {})}
 
-    def shape(t: Type) -> list[int]:
-        return [evaluate(s, env) for s in t.shape]
-
-    def size_of(value: Size) -> int:
-        return evaluate(value, env)
-
-    arena = _poison(np.empty(size_of(plan.arena), np.uint8))
-    memory: dict[str, np.ndarray] = {}
     results: dict[int, np.ndarray] = {}
+    memory: dict[str, np.ndarray] = {}
     for s in plan.slots:
         if s.place == "param":
-            memory[s.name] = np.array(arrays[size_of(s.at)], s.type.dtype.numpy).reshape(shape(s.type))
-        elif s.place == "const":
-            memory[s.name] = plan.constants[size_of(s.at)].value
+            memory[s.name] = np.array(arrays[evaluate(s.at, env)], s.type.dtype.numpy).reshape(_shape(s.type, env))
         elif s.place == "result":
-            results[size_of(s.at)] = memory[s.name] = _poison(np.empty(shape(s.type), s.type.dtype.numpy))
-        else:
-            at, count = size_of(s.at), size_of(s.type.bytes)
-            memory[s.name] = arena[at:at + count].view(s.type.dtype.numpy).reshape(shape(s.type))
-    names = {(s.place, size_of(s.at)): s.name for s in plan.slots if s.place in ("param", "result")}
+            results[evaluate(s.at, env)] = memory[s.name] = _poison(np.empty(_shape(s.type, env), s.type.dtype.numpy))
+    names = {(s.place, s.at): s.name for s in plan.slots}
     for result, param in plan.donated:
-        results[result] = memory[names["result", result]] = memory[names["param", param]].reshape(results[result].shape)
-    kernels = {k.name: k for k in plan.kernels}
-    for launch in plan.launches:
-        _launch(kernels[launch.kernel], [memory[n] for n in launch.inputs], [memory[n] for n in launch.outputs], env)
+        shape = results[result].shape
+        results[result] = memory[names["result", result]] = memory[names["param", param]].reshape(shape)
+    _run_plan(plan, memory, _poison(np.empty(evaluate(plan.arena, env), np.uint8)), env)
     return [results[k] for k in sorted(results)]
+
+
+def _shape(t: Type, env: Mapping[str, int]) -> list[int]:
+    return [evaluate(s, env) for s in t.shape]
+
+
+def _run_plan(plan: Plan, memory: dict[str, np.ndarray], arena: np.ndarray, env: Mapping[str, int]) -> None:
+    """Run a plan where its parameters and results lie in ``memory``, and its temporaries in ``arena`` (bytes)."""
+    for s in plan.slots:
+        if s.place == "const":
+            memory[s.name] = plan.constants[evaluate(s.at, env)].value
+        elif s.place == "arena":
+            at, count = evaluate(s.at, env), evaluate(s.type.bytes, env)
+            memory[s.name] = arena[at:at + count].view(s.type.dtype.numpy).reshape(_shape(s.type, env))
+    kernels = {k.name: k for k in plan.kernels}
+    for x in plan.launches:
+        inputs, outputs = [memory[n] for n in x.inputs], [memory[n] for n in x.outputs]
+        if isinstance(x, Launch):
+            _launch(kernels[x.kernel], inputs, outputs, env)
+        elif isinstance(x, Branch):
+            chosen = x.bodies[min(max(int(inputs[0]), 0), len(x.bodies) - 1)]
+            _run_inner(chosen, inputs[1:], outputs[:-1], outputs[-1], env)
+        else:
+            _run_loop(x, inputs, outputs, env)
+
+
+def _run_inner(plan: Plan, params: Sequence[np.ndarray], results: Sequence[np.ndarray], arena: np.ndarray, env: Mapping[str, int]) -> None:
+    given = {"param": params, "result": results}
+    memory = {s.name: given[s.place][evaluate(s.at, env)] for s in plan.slots if s.place in given}
+    _run_plan(plan, memory, arena[:evaluate(plan.arena, env)], env)
+
+
+def _run_loop(x: plans.Loop, inputs: list[np.ndarray], outputs: list[np.ndarray], env: Mapping[str, int]) -> None:
+    held, stacked = inputs[:x.fixed], inputs[x.fixed + x.carries:]
+    home, written = outputs[:x.carries], outputs[x.carries:x.carries + x.rows]
+    for h, first in zip(home, inputs[x.fixed:], strict=False):
+        h[...] = first
+    now, spare = list(home), dict(zip(x.swapped, outputs[x.carries + x.rows:], strict=False))
+    trips = None if x.trips is None else evaluate(x.trips, env)
+    done = 0
+    while bool(now[0]) if trips is None else done < trips:
+        i = 0 if trips is None else trips - 1 - done if x.reverse else done
+        following = [spare.get(j, now[j]) for j in range(x.carries)]
+        _run_inner(x.body, [*held, *now, *(s[i, ...] for s in stacked)], [*following, *(w[i, ...] for w in written)], outputs[-1], env)
+        spare = {j: now[j] for j in spare}
+        now, done = following, done + 1
+    for h, n in zip(home, now, strict=True):
+        h[...] = n

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -146,6 +146,26 @@ def apply(op: Op, args: Sequence[Any], attrs: Mapping[str, Any]) -> Node:
     return make(op, nodes, op.infer(*(n.type for n in nodes), **attrs), attrs)
 
 
+def outputs(op: Op, args: Sequence[Node], **attrs: Any) -> list[Node]:
+    """All results of one call of an operator with several."""
+    assert op.results is not None
+    types = op.results(*(a.type for a in args), **attrs)
+    return [make(op, args, t, {**attrs, "output": i}) for i, t in enumerate(types)]
+
+
+class Call(NamedTuple):
+    """What the outputs of one call of an operator with several have in common."""
+
+    op: Op
+    args: tuple[Node, ...]
+    attrs: tuple[tuple[str, Any], ...]
+
+
+def call_of(node: Node) -> Call:
+    """The call that the node is an output of."""
+    return Call(node.op, node.args, tuple([a for a in node.attrs if a[0] != "output"]))
+
+
 def full_like(like: Node | None, value: Any) -> Node:
     if like is None:
         raise TypeError("an operator needs at least one Node among its arguments")
@@ -217,6 +237,13 @@ class Graph:
                     stack.pop()
         return order
 
+    def everywhere(self) -> Iterator[Node]:
+        """Every node of the graph and of the graphs inside it (the bodies of control flow)."""
+        for n in self.nodes():
+            yield n
+            for body in bodies(n):
+                yield from body.everywhere()
+
     def uses(self) -> dict[Node, list[Node]]:
         """For every node, the nodes that read it (a result is not a use)."""
         found: dict[Node, list[Node]] = {n: [] for n in self.nodes()}
@@ -244,6 +271,14 @@ class Graph:
         return print_graph(self)
 
     __repr__ = __str__
+
+
+def bodies(n: Node) -> tuple[Graph, ...]:
+    """The graphs that a node of control flow holds as attributes."""
+    found: list[Graph] = []
+    for _, v in n.attrs:
+        found += [g for g in (v if isinstance(v, tuple) else (v,)) if isinstance(g, Graph)]
+    return tuple(found)
 
 
 def parameter(type: Type, name: str, index: int) -> Node:

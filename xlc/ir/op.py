@@ -51,9 +51,11 @@ class Op:
                                                    ``transform.jvp`` derives from the kind or from vjp does not serve
     batch(size, args, batched, **attrs) -> Node    the operator at ``size`` positions of an axis that comes first in the result and in
                                                    those arguments that ``batched`` flags, where the kind's rule does not serve
-    vjp_all(gs, needed, *args, **attrs) -> list    for an operator with several outputs, which are the nodes op(args){output=i, ...}: the
-                                                   cotangents of the arguments that are needed, from those of all outputs (None: zero;
-                                                   the list ends with the last output that has one). ``attrs`` comes without ``output``
+    results(*types, **attrs) -> types              for an operator with several outputs, which are the nodes op(args){output=i, ...}: the
+                                                   types of all of them. ``infer`` is derived, ``numpy`` gives a list of all outputs, and
+                                                   these rules, too, speak of all outputs of one call; ``attrs`` comes without ``output``:
+    vjp_all(gs, needed, *args, **attrs) -> list    the cotangents of the arguments that are needed, from those of all outputs (None: zero;
+                                                   the list ends with the last output that has one)
     jvp_all(tangents, *args, **attrs) -> list      the same forwards: the tangents of all outputs (None: zero)
     batch_all(size, args, batched, **attrs) -> (list, list)   the same for batch: all outputs, and which of them are batched
     decompose(*args, **attrs)                      the same value in other operators. Elementwise: on Exprs, used where a backend
@@ -74,6 +76,7 @@ class Op:
     vjp: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
     jvp: Callable[..., Any] | None = field(repr=False, default=None)
     batch: Callable[..., Any] | None = field(repr=False, default=None)
+    results: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
     vjp_all: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
     jvp_all: Callable[..., Sequence[Any]] | None = field(repr=False, default=None)
     batch_all: Callable[..., tuple[Sequence[Any], Sequence[bool]]] | None = field(repr=False, default=None)
@@ -82,6 +85,10 @@ class Op:
     samples: tuple[tuple[float, float], ...] = ()
     exact: bool = False
     doc: str = ""
+
+    def __post_init__(self) -> None:
+        if (results := self.results) is not None:
+            object.__setattr__(self, "infer", lambda *types, output, **attrs: results(*types, **attrs)[output])
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         for a in args:

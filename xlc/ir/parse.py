@@ -118,6 +118,7 @@ class Values(Tokens):
     def __init__(self, text: str, constants: Mapping[str, np.ndarray] | None = None):
         super().__init__(text)
         self.constants = constants or {}
+        self.graphs: dict[str, Graph] = {}  # those inside attributes, by name
 
     def type(self) -> Type:
         name = self.of("name", "a dtype")
@@ -179,8 +180,13 @@ class Values(Tokens):
         if name in DTYPES:
             return self._typed(name)
         if name == "graph":
+            if self.peek() != "(":
+                known = self.of("name", "the name of a graph")
+                return self.graphs.get(known) or self.fail(f"a graph named {known} to be written out before this")
             self.at -= 1
-            return _GraphParser.inside(self)
+            inner = _GraphParser.inside(self)
+            self.graphs[inner.name] = inner
+            return inner
         if name == "op":
             return self.operator(self.of("name"))
         return {"True": True, "true": True, "False": False, "false": False, "None": None, "inf": float("inf"), "nan": float("nan")}[name]

@@ -9,16 +9,18 @@ say, as in ``f32(2.0)``. A size and a variable of one name are told apart by ``s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from . import loops
+from . import plan as plans
 from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store
 from .node import Array
 from .op import Op
 from .parse import Values, number_of
-from .plan import PLACES, Launch, Plan, Slot
+from .plan import PLACES, Branch, Entry, Launch, Plan, Slot
 from .types import DTYPES, DType, bool_, i64
 
 _INFIX = {"+": ("add", 5), "-": ("subtract", 5), "*": ("multiply", 6), "//": ("floor_divide", 6), "<": ("less", 4), "<=": ("less_equal", 4),
@@ -299,13 +301,36 @@ def parse_plan(text: str, kernels: Sequence[Kernel] = (), constants: Mapping[str
     """The plan that prints as this text; its kernels follow in the text, or are given, in the order of ``Plan.kernels``."""
     t = _KernelParser(text)
     t.constants = constants or {}
+    plan = _plan(t)
+    own = []
+    while t.text == "kernel":
+        own.append(t.kernel())
+    if t.kind != "end":
+        t.fail("kernel or the end of the text")
+    kept = {k.name: k for k in own or kernels}
+    whole = _with_kernels(plan, kept)
+    return replace(whole, kernels=tuple(own) or tuple(kernels))
+
+
+def _with_kernels(plan: Plan, kernels: Mapping[str, Kernel]) -> Plan:
+    """The plan and its inner plans, each with the kernels that it launches."""
+    def entry(x: Entry) -> Entry:
+        if isinstance(x, plans.Loop):
+            return replace(x, body=_with_kernels(x.body, kernels))
+        return replace(x, bodies=tuple(_with_kernels(b, kernels) for b in x.bodies)) if isinstance(x, Branch) else x
+
+    used = dict.fromkeys(x.kernel for _, x in plan.everywhere())
+    return replace(plan, launches=tuple(map(entry, plan.launches)), kernels=tuple(kernels[n] for n in used if n in kernels))
+
+
+def _plan(t: _KernelParser) -> Plan:
     t.expect("plan")
     name = t.of("name", "the name of the plan")
     sizes = tuple(t._parenthesised("sizes", lambda: t.of("name")))
     donated = tuple(t._parenthesised("donated", t.pair))
     slots: list[Slot] = []
     arrays: list[Array] = []
-    launches: list[Launch] = []
+    launches: list[Entry] = []
     notes: list[str] = []
 
     def reference() -> str:
@@ -329,20 +354,39 @@ def parse_plan(text: str, kernels: Sequence[Kernel] = (), constants: Mapping[str
             t.at += 1
             notes.append(t.string())
         else:
-            kernel = t.of("name", "a slot, a launch or }")
+            what = t.of("name", "a slot, a launch or }")
             t.expect("(")
             inputs = tuple(t.listed(reference, ")"))
             t.expect("->")
             t.expect("(")
-            launches.append(Launch(kernel, inputs, tuple(t.listed(reference, ")")), t.string()))
+            outputs, note = tuple(t.listed(reference, ")")), t.string()
+            if what == "loop":
+                launches.append(_loop(t, inputs, outputs, note))
+            elif what == "branch":
+                launches.append(Branch(_inner(t), inputs, outputs, note))
+            else:
+                launches.append(Launch(what, inputs, outputs, note))
     t.expect("arena")
     arena = t.size()
     t.expect("bound")
     bound = t.size()
-    own = []
-    while t.text == "kernel":
-        own.append(t.kernel())
-    if t.kind != "end":
-        t.fail("kernel or the end of the text")
-    kept = tuple(own) or tuple(kernels)
-    return Plan(name, sizes, tuple(slots), tuple(launches), kept, tuple(arrays), arena, bound, donated, tuple(notes))
+    return Plan(name, sizes, tuple(slots), tuple(launches), (), tuple(arrays), arena, bound, donated, tuple(notes))
+
+
+def _loop(t: _KernelParser, inputs: tuple[str, ...], outputs: tuple[str, ...], note: str) -> Entry:
+    t.expect("fixed")
+    fixed = t.integer()
+    t.expect("carries")
+    carries = t.integer()
+    trips = t.size() if t.take("trips") else None
+    reverse = t.take("reverse")
+    bodies = _inner(t)
+    return plans.Loop(bodies[0], trips, reverse, fixed, carries, inputs, outputs, note)
+
+
+def _inner(t: _KernelParser) -> tuple[Plan, ...]:
+    t.expect("{")
+    found = []
+    while not t.take("}"):
+        found.append(_plan(t))
+    return tuple(found)

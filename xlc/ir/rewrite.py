@@ -254,7 +254,7 @@ class Rewritten:
 
 def rewrite(graph: Graph, rules: Sequence[Rule], limit: int = -1) -> Rewritten:
     """Apply the rules (the first that matches, at each node) until none matches. ``limit`` stops after so many applications (-1: never),
-    for finding a rule at fault by bisection. Graphs inside attributes (the bodies of control flow) are rewritten too."""
+    for finding a rule at fault by bisection. Graphs inside attributes (the bodies of control flow) are left alone."""
     driver = _Driver(rules, limit)
     return Rewritten(driver.graph(graph), driver.hits)
 
@@ -271,7 +271,6 @@ class _Driver:
         self.hits: Counter[str] = Counter()
         self.limit = limit
         self.applied = 0
-        self.inner: dict[Graph, Graph] = {}
 
     def graph(self, g: Graph) -> Graph:
         nodes = g.nodes()
@@ -298,9 +297,7 @@ class _Driver:
                 continue
             if n not in becomes:
                 args = tuple([normal[a] for a in n.args])
-                attrs = self.attributes(n.attrs)
-                same = args == n.args and attrs is n.attrs
-                becomes[n] = (self.step(n, budget) or n) if same else make(n.op, args, n.type, attrs, n.loc)
+                becomes[n] = (self.step(n, budget) or n) if args == n.args else make(n.op, args, n.type, n.attrs, n.loc)
             following = becomes[n]
             if following is n:
                 normal[n] = n
@@ -322,19 +319,3 @@ class _Driver:
                     self.applied += 1
                     return out
         return None
-
-    def attributes(self, attrs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
-        if not any(isinstance(v, (Graph, tuple)) for _, v in attrs):
-            return attrs
-        new = tuple([(k, self.value(v)) for k, v in attrs])
-        return attrs if all(a[1] is b[1] for a, b in zip(attrs, new, strict=True)) else new
-
-    def value(self, v: Any) -> Any:
-        if isinstance(v, Graph):
-            if v not in self.inner:
-                self.inner[v] = self.graph(v)
-                self.inner[self.inner[v]] = self.inner[v]
-            return self.inner[v]
-        if type(v) is tuple and any(isinstance(x, Graph) for x in v):
-            return tuple([self.value(x) for x in v])
-        return v

@@ -6,9 +6,10 @@
       return %1
     }
 
-Names are given in order, so equal graphs print equally, in every process. Three abbreviations, which parse back to the same objects:
+Names are given in order, so equal graphs print equally, in every process. Four abbreviations, which parse back to the same objects:
 
 - a number among the arguments of a node is a ``full`` of the type of its first other argument;
+- a graph inside an attribute (a body of control flow) is written out where it occurs first, and after that named, ``graph step``;
 - a number in a kernel takes the dtype of the first expression beside it, else ``f32(2.0)``; a bare integer is i64;
 - a line ``%3 = exp(x[i])`` before a statement names a subexpression that is long or used more than once. It is a name in the
   text only (a ``let`` is a statement), so that a shared expression prints in linear size.
@@ -29,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, expressions, statements, walk
-from .node import Array, Graph, Node
+from .node import Array, Graph, Node, bodies
 from .op import Op
 from .parse import RESERVED, parse_graph
 from .parse_kernel import parse_expr, parse_kernel, parse_plan
-from .plan import Plan
+from .plan import Branch, Entry, Launch, Plan
 from .types import Dim, DType, Type, dtype_of, i64
 
 __all__ = ["constants_of", "digest", "parse_expr", "parse_graph", "parse_kernel", "parse_plan", "print_expr", "print_graph", "print_kernel",
@@ -85,8 +86,8 @@ def print_array(array: Array) -> str:
     return f"{head}@{digest(array)}"
 
 
-def print_value(value: Any, indent: str = "") -> str:
-    """An attribute value."""
+def print_value(value: Any, indent: str = "", inner: _Inner | None = None) -> str:
+    """An attribute value. ``inner`` names the graphs that have been written out before it."""
     if isinstance(value, (bool, int)) or value is None:
         return str(value)
     if isinstance(value, float):
@@ -94,8 +95,8 @@ def print_value(value: Any, indent: str = "") -> str:
     if isinstance(value, (DType, Type)):
         return str(value)
     if isinstance(value, tuple):
-        inner = [print_value(v, indent) for v in value]
-        return f"({inner[0]},)" if len(inner) == 1 else f"({', '.join(inner)})"
+        items = [print_value(v, indent, inner) for v in value]
+        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, Dim):
@@ -103,15 +104,41 @@ def print_value(value: Any, indent: str = "") -> str:
     if isinstance(value, Array):
         return print_array(value)
     if isinstance(value, Graph):
-        return _print_graph(value, indent + "  ", True)
+        return _print_inner(value, indent + "  ", _Inner() if inner is None else inner)
     if isinstance(value, Op):
         return f"op {value.name}"
     return f"<{type(value).__name__} {getattr(value, '__qualname__', '')}>"
 
 
-def _attrs(attrs: Iterable[tuple[str, Any]], indent: str) -> str:
-    inner = ", ".join([f"{k}={print_value(v, indent)}" for k, v in attrs])
-    return f" {{{inner}}}" if inner else ""
+class _Inner:
+    """The graphs inside attributes of one text: the name of each, which is its own."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.taken: set[str] = set()
+
+
+def _print_inner(graph: Graph, indent: str, inner: _Inner) -> str:
+    name = inner.names.get(id(graph))
+    if name is not None:
+        return f"graph {name}"
+    name = inner.names[id(graph)] = distinct(_identifier(graph.name), inner.taken)
+    return _print_graph(graph, indent, True, name, inner)
+
+
+def distinct(stem: str, taken: set[str]) -> str:
+    """The stem, or the stem with the first number that makes it a new name. It is taken then."""
+    name, k = stem, 1
+    while name in taken:
+        k += 1
+        name = f"{stem}_{k}"
+    taken.add(name)
+    return name
+
+
+def _attrs(attrs: Iterable[tuple[str, Any]], indent: str, inner: _Inner | None = None) -> str:
+    text = ", ".join([f"{k}={print_value(v, indent, inner)}" for k, v in attrs])
+    return f" {{{text}}}" if text else ""
 
 
 # ------------------------------------------------------------------------------------------------ graphs
@@ -127,14 +154,8 @@ def parameter_names(params: Sequence[Node]) -> list[str]:
     taken: set[str] = set()
     out = []
     for p in params:
-        stem = _identifier(p["name"])
-        stem = f"p{stem}" if stem.isdigit() else stem
-        name, k = stem, 1
-        while name in taken:
-            k += 1
-            name = f"{stem}_{k}"
-        taken.add(name)
-        out.append(name)
+        stem = _identifier(p["name"] if p.op.name == "parameter" else p.op.name)
+        out.append(distinct(f"p{stem}" if stem.isdigit() else stem, taken))
     return out
 
 
@@ -145,14 +166,14 @@ def _typed_parameter(text: str, p: Node) -> str:
 
 def print_graph(graph: Graph, locations: bool = True) -> str:
     """The graph as text; ``locations`` adds the user's file and line to each node."""
-    return _print_graph(graph, "", locations)
+    return _print_graph(graph, "", locations, _identifier(graph.name), _Inner())
 
 
-def _print_graph(graph: Graph, indent: str, locations: bool) -> str:
+def _print_graph(graph: Graph, indent: str, locations: bool, name: str, inner: _Inner) -> str:
     params = parameter_names(graph.params)
     names = {id(p): f"%{t}" for p, t in zip(graph.params, params, strict=True)}
     signature = ", ".join([_typed_parameter(t, p) for t, p in zip(params, graph.params, strict=True)])
-    lines = [f"graph {_identifier(graph.name)}({signature}) {{"]
+    lines = [f"graph {name}({signature}) {{"]
     nodes = graph.nodes()
     inline = _inline_fulls(nodes, graph.results)
     types: dict[Type, str] = {}
@@ -161,13 +182,15 @@ def _print_graph(graph: Graph, indent: str, locations: bool) -> str:
         if id(n) in names or id(n) in inline:
             continue
         args = [names[id(a)] if id(a) in names else number(a["value"], a.dtype) for a in n.args]
-        name = names[id(n)] = f"%{len(names) - len(params)}"
+        ref = names[id(n)] = f"%{len(names) - len(params)}"
         t = types.get(n.type) or types.setdefault(n.type, str(n.type))
         attrs = values.get(n.attrs) if n.attrs else ""
         if attrs is None:
-            attrs = values[n.attrs] = _attrs(n.attrs, indent)
+            attrs = _attrs(n.attrs, indent, inner)
+            if not bodies(n):
+                values[n.attrs] = attrs
         where = f"  # {os.path.basename(n.loc[0])}:{n.loc[1]}" if locations and n.loc and n.args else ""
-        lines.append(f"{indent}  {name}: {t} = {n.op.name}({', '.join(args)}){attrs}{where}")
+        lines.append(f"{indent}  {ref}: {t} = {n.op.name}({', '.join(args)}){attrs}{where}")
     results = ", ".join([names[id(r)] for r in graph.results])
     lines += [f"{indent}  return {results}".rstrip(), f"{indent}}}"]
     return "\n".join(lines)
@@ -364,6 +387,19 @@ def _print_body(body: Sequence[Stmt], indent: str, emit: Callable[[str], None], 
 # ------------------------------------------------------------------------------------------------ plans
 
 
+def _print_launch(x: Entry) -> list[str]:
+    note = f" {json.dumps(x.note)}" if x.note else ""
+    head = f"({', '.join(['%' + i for i in x.inputs])}) -> ({', '.join(['%' + o for o in x.outputs])}){note}"
+    if isinstance(x, Launch):
+        return [f"  {x.kernel}{head}"]
+    if isinstance(x, Branch):
+        head = f"  branch{head} {{"
+    else:
+        trips = "" if x.trips is None else f" trips {print_value(x.trips)}"
+        head = f"  loop{head} fixed {x.fixed} carries {x.carries}{trips}{' reverse' if x.reverse else ''} {{"
+    return [head, *(f"    {line}" for body in x.bodies for line in print_plan(body).splitlines()), "  }"]
+
+
 def print_plan(plan: Plan, kernels: bool = False) -> str:
     """The plan as text; with ``kernels``, the text of each kernel follows, so that the whole parses back by itself."""
     sizes = f" sizes({', '.join(plan.sizes)})" if plan.sizes else ""
@@ -374,8 +410,7 @@ def print_plan(plan: Plan, kernels: bool = False) -> str:
         lines.append(f"  %{s.name}: {s.type}{' ' * (width - len(s.name) - len(str(s.type)))} = {s.place} {s.at}")
     lines += [f"  data {k} = {print_array(a)}" for k, a in enumerate(plan.constants)]
     for x in plan.launches:
-        note = f" {json.dumps(x.note)}" if x.note else ""
-        lines.append(f"  {x.kernel}({', '.join(['%' + i for i in x.inputs])}) -> ({', '.join(['%' + o for o in x.outputs])}){note}")
+        lines += _print_launch(x)
     lines += [f"  note {json.dumps(n)}" for n in plan.notes]
     lines.append(f"}} arena {plan.arena} bound {plan.lower_bound}")
     return "\n\n".join(["\n".join(lines), *(print_kernel(k) for k in plan.kernels)] if kernels else ["\n".join(lines)])

@@ -15,14 +15,15 @@ from random import Random
 from typing import Any, NoReturn
 
 from ..errors import XlcValueError
+from . import plan as plans
 from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, statements, walk
 from .loops import size as size_expr
-from .node import Graph, Node
-from .plan import ALIGNMENT, PLACES, Launch, Plan, Slot
+from .node import Graph, Node, bodies
+from .plan import ALIGNMENT, PLACES, Branch, Entry, Launch, Plan, Slot
 from .prove import Prover, flat_index
 from .races import Access, conflicts, replay, works_in_place
-from .sizes import at_most
-from .types import Dim, bool_, evaluate, i64
+from .sizes import at, at_most
+from .types import Dim, Type, bool_, evaluate, i64, u8
 
 SPACES = ("global", "register", "stack", "shared")
 KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread")
@@ -61,9 +62,8 @@ def _verify_node(graph: Graph, n: Node) -> None:
         fail("attributes are not sorted by name, or one is given twice")
     if n.op.name == "parameter":
         return
-    for _, v in n.attrs:
-        if isinstance(v, Graph):
-            verify_graph(v)
+    for body in bodies(n):
+        verify_graph(body)
     if n.op.infer is not None:
         try:
             expected = n.op.infer(*(a.type for a in n.args), **n.attributes)
@@ -265,7 +265,7 @@ class _KernelChecker:
 
 
 def verify_plan(plan: Plan) -> None:
-    """Check a plan, whatever made it: operands, places, order of writing and reading, lifetimes against overlaps."""
+    """Check a plan, whatever made it: operands, places, order of writing and reading, lifetimes against overlaps. Those inside too."""
     _verify_slots(plan)
     kernels = {k.name: k for k in plan.kernels}
     if len(kernels) != len(plan.kernels):
@@ -274,14 +274,17 @@ def verify_plan(plan: Plan) -> None:
     written: dict[str, int] = {s.name: -1 for s in plan.slots if s.place in ("param", "const")}
     last: dict[str, int] = {}
     for t, x in enumerate(plan.launches):
-        _verify_launch(plan, t, x, kernels.get(x.kernel), slots)
+        if isinstance(x, Launch):
+            _verify_launch(plan, t, x, kernels.get(x.kernel), slots)
+        else:
+            _verify_region(plan, t, x, slots)
         for i in x.inputs:
             if i not in written:
-                raise VerifyError(f"plan {plan.name}: launch {t} ({x.kernel}) reads %{i}, which nothing has written")
+                raise VerifyError(f"plan {plan.name}: launch {t} ({_what(x)}) reads %{i}, which nothing has written")
             last[i] = t
         for o in x.outputs:
             if o in written:
-                raise VerifyError(f"plan {plan.name}: launch {t} ({x.kernel}) writes %{o}, which "
+                raise VerifyError(f"plan {plan.name}: launch {t} ({_what(x)}) writes %{o}, which "
                                   + ("is an input" if written[o] < 0 else "was written before"))
             written[o] = t
     for s in plan.slots:
@@ -290,6 +293,44 @@ def verify_plan(plan: Plan) -> None:
                 raise VerifyError(f"plan {plan.name}: nothing writes the result %{s.name}")
             last[s.name] = len(plan.launches)
     _verify_overlaps(plan, written, last, kernels)
+
+
+def _what(x: Entry) -> str:
+    return x.kernel if isinstance(x, Launch) else type(x).__name__.lower()
+
+
+def _verify_region(plan: Plan, t: int, x: plans.Loop | Branch, slots: dict[str, Slot]) -> None:
+    """A loop or branch: its bodies are plans, and what it gives them is of the types that they take."""
+    def fail(what: str) -> NoReturn:
+        raise VerifyError(f"plan {plan.name}: launch {t} ({_what(x)}): {what}")
+
+    if unknown := [n for n in (*x.inputs, *x.outputs) if n not in slots]:
+        fail(f"%{unknown[0]} is no slot")
+    if len(set(x.outputs)) != len(x.outputs):
+        fail("writes a slot twice")
+    inputs, outputs = ([slots[n].type for n in names] for names in (x.inputs, x.outputs))
+    for body in x.bodies:
+        verify_plan(body)
+        if not {k.name for k in body.kernels} <= {k.name for k in plan.kernels} or not set(body.sizes) <= set(plan.sizes):
+            fail(f"{body.name} has kernels or sizes that the plan has not")
+        params, results = ([s.type for s in sorted(body.slots, key=lambda s: at(s.at, 0)) if s.place == place]
+                           for place in ("param", "result"))
+        if isinstance(x, Branch):
+            takes, gives = [Type(i64), *params], results
+        else:
+            rows = x.fixed + x.carries
+            if x.trips is None and (len(params) > rows or len(results) > x.carries or not x.carries or results[0] != Type(bool_)):
+                fail("runs while its first carry is true, which must be a bool, and has no rows")
+            if any(p != x.fixed + r for r, p in body.donated) or results[:x.carries] != params[x.fixed:rows]:
+                fail(f"the carries of {body.name} are not in place")
+            takes = [*params[:rows], *(p.with_shape((x.trips, *p.shape)) for p in params[rows:])]  # type: ignore[arg-type]
+            gives = [*results[:x.carries], *(r.with_shape((x.trips, *r.shape)) for r in results[x.carries:]),  # type: ignore[arg-type]
+                     *(results[j] for j in x.swapped)]
+        if takes != inputs or [*gives] != outputs[:-1]:
+            fail(f"has ({', '.join(map(str, inputs))}) -> ({', '.join(map(str, outputs))}), but {body.name} needs "
+                 f"({', '.join(map(str, takes))}) -> ({', '.join(map(str, gives))}) and its arena")
+        if outputs[-1].dtype is not u8 or not at_most(body.arena, outputs[-1].bytes):
+            fail(f"%{x.outputs[-1]} is no room for the arena of {body.name}, {body.arena} bytes")
 
 
 def _verify_slots(plan: Plan) -> None:
@@ -383,8 +424,9 @@ def _verify_overlaps(plan: Plan, written: dict[str, int], last: dict[str, int], 
                 rivals = [shared[name]]
             for n in rivals:
                 together = s.place != "arena" or _overlap(plan, s, slots[n])
-                if together and not _in_place(kernels[x.kernel], x, o, n, last[n] == t, slots):
-                    raise VerifyError(f"plan {plan.name}: launch {t} ({x.kernel}) writes %{name} over %{n}, "
+                inplace = kernels[x.kernel].inplace if isinstance(x, Launch) else x.inplace
+                if together and not _in_place(inplace, x, o, n, last[n] == t, slots):
+                    raise VerifyError(f"plan {plan.name}: launch {t} ({_what(x)}) writes %{name} over %{n}, "
                                       f"which is needed until launch {last[n]}")
             if s.place == "arena":
                 alive.append(name)
@@ -407,9 +449,9 @@ def _overlap(plan: Plan, a: Slot, b: Slot) -> bool:
     return False
 
 
-def _in_place(kernel: Kernel, x: Launch, o: int, name: str, dies: bool, slots: dict[str, Slot]) -> bool:
+def _in_place(inplace: Sequence[tuple[int, int]], x: Entry, o: int, name: str, dies: bool, slots: dict[str, Slot]) -> bool:
     """Whether output ``o`` may lie exactly where the slot does that this launch is the last to read."""
     here, there = slots[x.outputs[o]], slots[name]
     positions = [i for i, n in enumerate(x.inputs) if n == name]
     exactly = here.place == "result" or (here.at == there.at and here.type.bytes == there.type.bytes)
-    return dies and exactly and bool(positions) and all((o, i) in kernel.inplace for i in positions)
+    return dies and exactly and bool(positions) and all((o, i) in inplace for i in positions)

@@ -1,3 +1,3 @@
 """The operator table: importing this package declares every operator."""
 
-from . import composite, conv, index, linalg, random, reduce, scalar, shape, window  # noqa: F401
+from . import composite, control, conv, index, linalg, random, reduce, scalar, shape, window  # noqa: F401

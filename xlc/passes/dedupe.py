@@ -65,7 +65,7 @@ class _Structure:
                 return "if", self.expr(s.condition), self.body(s.body), self.body(s.orelse)
             case Loop():
                 bounds = self.expr(s.start), self.expr(s.stop)
-                return "loop", self.name("variable", s.var), bounds, s.step, s.kind, s.width, self.body(s.body)
+                return "for", self.name("variable", s.var), bounds, s.step, s.kind, s.width, self.body(s.body)
 
     def expr(self, root: Expr) -> int:
         """The number of the expression's row; rows of arguments come first."""

@@ -23,7 +23,7 @@ from typing import Any
 from xlc.errors import XlcError
 from xlc.ir.index import ranges
 from xlc.ir.loops import Expr, size, var, walk
-from xlc.ir.node import Graph, Node
+from xlc.ir.node import Graph, Node, call_of
 from xlc.ir.types import Size, product
 
 Index = tuple[Expr, ...]
@@ -173,6 +173,7 @@ class _Fuser:
         self.groups: list[Group] = []
         self.of: dict[Node, list[Group]] = {}  # the groups that compute a node
         self.home: dict[Node, Group] = {}  # the group that writes it
+        self.calls: dict[Any, Group] = {}  # the group of a call that has several results
         self.results = set(graph.results)
         self.notes: list[str] = []
 
@@ -343,7 +344,15 @@ class _Fuser:
                 for h in others:
                     self.connect(g, h)
                 return
-        own_group = self.start(n)
+        own_group = self.calls.get(call_of(n)) if n.op.results is not None else None
+        if own_group is None:
+            own_group = self.start(n)
+            if n.op.results is not None:
+                self.calls[call_of(n)] = own_group
+        else:  # another result of a call that has a group
+            own_group.roots.append(n)
+            self.home[n] = own_group
+            self.place(n, own_group, set())
         for h in groups:
             self.connect(own_group, h)
 

@@ -15,21 +15,23 @@
 Parameters, results and constants have places of their own. Every other node lives in the arena from the step that writes it through the
 last step that reads it. In this order: the order of the steps is chosen (``order``), outputs take over the memory of inputs that die
 (``Kernel.inplace``), results that of donated parameters, and what is left gets offsets (``arena``). ``ir.verify.verify_plan`` checks all
-this without knowing how it came about.
+this without knowing how it came about. A step that is a loop or a branch has been planned before: to this plan it is one step, which writes
+what it computes and the memory in which it works.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import XlcValueError
 from ..ir.loops import Kernel
 from ..ir.node import Array, Graph, Node
-from ..ir.plan import ALIGNMENT, Launch, Plan, Slot
+from ..ir.plan import ALIGNMENT, Branch, Entry, Launch, Loop, Plan, Slot
 from ..ir.sizes import aligned, at
 from ..ir.text import parameter_names
-from ..ir.types import Size
+from ..ir.types import Dim, Size
 from .arena import SAMPLES, Span, lower_bound, pack
 from .dedupe import dedupe
 from .order import Task, choose_order
@@ -37,17 +39,25 @@ from .order import Task, choose_order
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One kernel on its operands: nodes of the graph in the order of the kernel's buffers."""
+    """One kernel (or a loop, or a branch) on its operands: nodes of the graph in the order of the kernel's buffers. ``bodies`` is what is
+    known about the making of a loop's or branch's bodies (``xlc.pipeline.Stages``)."""
 
-    kernel: Kernel
+    kernel: Kernel | Loop | Branch
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
     note: str = ""
+    bodies: tuple[Any, ...] = ()
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels that are run."""
+        return (self.kernel,) if isinstance(self.kernel, Kernel) else tuple(k for b in self.kernel.bodies for k in b.kernels)
 
 
-def plan_memory(graph: Graph, steps: Sequence[Step], donate: Sequence[int] = (), reorder: bool = True) -> Plan:
+def plan_memory(graph: Graph, steps: Sequence[Step], donate: Sequence[int | tuple[int, int]] = (), reorder: bool = True) -> Plan:
     """The plan of a graph that has been lowered to steps. ``steps`` are in an order in which they may run; with ``reorder`` another one
-    is taken if less memory is then alive. ``donate`` are positions of parameters whose memory results may take over.
+    is taken if less memory is then alive. ``donate`` are positions of parameters whose memory results may take over: any result, or for
+    (parameter, result) this one.
 
     A result must be written by exactly one step and be returned once (insert a copy where it is not so)."""
     steps = tuple(steps)
@@ -71,14 +81,36 @@ def plan_memory(graph: Graph, steps: Sequence[Step], donate: Sequence[int] = (),
     offsets, arena = pack(list(spans.values()))
     offset = dict(zip(spans, offsets, strict=True))
 
-    kernels, names = dedupe([s.kernel for s in steps])
     slots, constants = _slots(graph, steps, temporaries, {n: offset[owner[n]] for n in temporaries})
-    launches = tuple(Launch(k, tuple(slots[n].name for n in s.inputs), tuple(slots[n].name for n in s.outputs), s.note)
-                     for k, s in zip(names, steps, strict=True))
-    sizes = sorted(frozenset().union(*(p.type.names for p in graph.params), *(k.sizes for k in kernels)))
-    notes = _notes(moved, sum(owner[n] is not n for n in temporaries), len(steps) - len(kernels))
+    kernels, launches = _launches(steps, slots)
+    sizes = sorted(frozenset().union(*(p.type.names for p in graph.params), *(k.sizes for k in kernels), *map(_names, launches)))
+    notes = _notes(moved, sum(owner[n] is not n for n in temporaries), sum(len(s.kernels) for s in steps) - len(kernels))
     return Plan(graph.name, tuple(sizes), tuple(slots.values()), launches, kernels, constants, arena, lower_bound(list(spans.values())),
                 donated, notes)
+
+
+def _launches(steps: Sequence[Step], slots: Mapping[Node, Slot]) -> tuple[tuple[Kernel, ...], tuple[Entry, ...]]:
+    """The distinct kernels of all steps, and what runs them."""
+    kernels, names = dedupe([k for s in steps for k in s.kernels])
+    known = {k.name: k for k in kernels}
+    shared = iter(names)
+    launches: list[Entry] = []
+    for s in steps:
+        inputs, outputs = (tuple(slots[n].name for n in nodes) for nodes in (s.inputs, s.outputs))
+        if isinstance(s.kernel, Kernel):
+            launches.append(Launch(next(shared), inputs, outputs, s.note))
+            continue
+        bodies = tuple(b.renamed({k.name: known[next(shared)] for k in b.kernels}) for b in s.kernel.bodies)
+        launches.append(replace(s.kernel, inputs=inputs, outputs=outputs, note=s.note,
+                                **({"body": bodies[0]} if isinstance(s.kernel, Loop) else {"bodies": bodies})))
+    return kernels, tuple(launches)
+
+
+def _names(x: Entry) -> frozenset[str]:
+    """The named sizes that a loop or branch needs beside those of its kernels."""
+    if isinstance(x, Launch):
+        return frozenset()
+    return frozenset().union(x.trips.names if isinstance(x, Loop) and isinstance(x.trips, Dim) else (), *(b.sizes for b in x.bodies))
 
 
 def _bytes(n: Node) -> Size:
@@ -89,17 +121,17 @@ def _writers(graph: Graph, steps: Sequence[Step]) -> dict[Node, int]:
     """The step that writes each node, after checking that the steps are a program."""
     writer: dict[Node, int] = {}
     for k, s in enumerate(steps):
-        if len(s.inputs) != len(s.kernel.inputs) or len(s.outputs) != len(s.kernel.outputs):
+        if isinstance(s.kernel, Kernel) and (len(s.inputs) != len(s.kernel.inputs) or len(s.outputs) != len(s.kernel.outputs)):
             raise XlcValueError(f"memory: step {k} gives {len(s.inputs)} inputs and {len(s.outputs)} outputs to kernel {s.kernel.name}, "
                                 f"which has {len(s.kernel.inputs)} and {len(s.kernel.outputs)}")
         for n in s.inputs:
             if n not in writer and n.op.name not in ("parameter", "constant"):
-                raise XlcValueError(f"memory: step {k} ({s.kernel.name}) reads {n}, which no earlier step writes; only parameters and "
+                raise XlcValueError(f"memory: step {k} ({s.note}) reads {n}, which no earlier step writes; only parameters and "
                                     "constants are there from the start")
         for n in s.outputs:
             if n in writer or n.op.name in ("parameter", "constant"):
                 what = "was written before" if n in writer else "is an input"
-                raise XlcValueError(f"memory: step {k} ({s.kernel.name}) writes {n}, which {what}")
+                raise XlcValueError(f"memory: step {k} ({s.note}) writes {n}, which {what}")
             writer[n] = k
     for r in graph.results:
         if r not in writer:
@@ -125,10 +157,11 @@ def _ordered(steps: tuple[Step, ...], temporaries: Sequence[Node], writer: dict[
 def _allowed(s: Step) -> list[tuple[int, int]]:
     """The (output, input) positions of the step that may share memory: the sizes agree, and where a node is several inputs, the kernel
     allows it for each of them."""
-    if not s.kernel.inplace:
+    allowed = s.kernel.inplace
+    if not allowed:
         return []
-    pairs = set(s.kernel.inplace)
-    return [(o, i) for o, i in s.kernel.inplace if s.outputs[o].type.bytes == s.inputs[i].type.bytes
+    pairs = set(allowed)
+    return [(o, i) for o, i in allowed if s.outputs[o].type.bytes == s.inputs[i].type.bytes
             and all((o, j) in pairs for j, n in enumerate(s.inputs) if n is s.inputs[i])]
 
 
@@ -146,19 +179,21 @@ def _in_place(steps: Sequence[Step], temporaries: set[Node], last: dict[Node, in
 
 
 def _donations(graph: Graph, steps: Sequence[Step], writer: dict[Node, int], last: dict[Node, int],
-               donate: Sequence[int]) -> tuple[tuple[int, int], ...]:
+               donate: Sequence[int | tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Which result lies in which donated parameter: first where the step that writes the result reads the parameter for the last time
     and may work in place, then wherever the parameter is dead before the result is written."""
-    free = {graph.params[p]: p for p in donate}
+    free = {graph.params[p]: p for p in (d if isinstance(d, int) else d[0] for d in donate)}
+    only = {graph.params[d[0]]: d[1] for d in donate if not isinstance(d, int)}
     result = {n: k for k, n in enumerate(graph.results)}
     chosen: dict[int, int] = {}
     for k, s in enumerate(steps):
         for o, i in _allowed(s):
             out, old = s.outputs[o], s.inputs[i]
-            if out in result and result[out] not in chosen and old in free and last[old] == k and out.type == old.type:
+            if out in result and result[out] not in chosen and old in free and last[old] == k and out.type == old.type \
+                    and only.get(old, result[out]) == result[out]:
                 chosen[result[out]] = free.pop(old)
     for n, r in result.items():
-        dead = next((p for p in free if p.type == n.type and last.get(p, -1) < writer[n]), None)
+        dead = next((p for p in free if p.type == n.type and last.get(p, -1) < writer[n] and only.get(p, r) == r), None)
         if r not in chosen and dead is not None:
             chosen[r] = free.pop(dead)
     return tuple(sorted(chosen.items()))

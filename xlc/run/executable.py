@@ -61,9 +61,9 @@ class Executable:
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """The kernels in the order of their launches (a kernel that is launched twice stands here twice)."""
+        """The kernels in the order of their launches (a kernel that is launched twice stands here twice; one in a loop once)."""
         named = {k.name: k for k in self.plan.kernels}
-        return tuple(named[launch.kernel] for launch in self.plan.launches)
+        return tuple(named[launch.kernel] for _, launch in self.plan.everywhere())
 
     @property
     def asm(self) -> Mapping[str, Mapping[str, str]]:
@@ -122,7 +122,7 @@ class Executable:
 
         from . import cache
 
-        arrays = [n["value"] for n in self.graph.nodes() if n.op.name == "constant"]
+        arrays = [n["value"] for n in self.graph.everywhere() if n.op.name == "constant"]
         if sum(a.value.nbytes for a in arrays) > _CACHED_CONSTANTS or not cache.enabled():
             return None
         digests = [cache.digest(np.ascontiguousarray(a.value).tobytes()) for a in arrays if isinstance(a, Array)]

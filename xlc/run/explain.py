@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from xlc.ir.machine import Machine
 from xlc.ir.node import Node
-from xlc.ir.plan import Plan
+from xlc.ir.plan import Branch, Loop, Plan
 from xlc.ir.types import Dim, Size, product
 from xlc.passes.fuse import _OWN_COST, Group, in_memory, is_free, op_cost
 from xlc.passes.memory import Step
@@ -71,30 +73,53 @@ def human(n: float, unit: str = "B") -> str:
 def explain(done: Any, machine: Machine) -> str:
     """The report of one compilation (``xlc.pipeline.Compilation``)."""
     plan: Plan = done.plan
-    source = [n for n in done.source.nodes() if not in_memory(n) and not is_free(n)]
-    lines = [f"{plan.name}: {counted(len(source), 'operation')} became {counted(len(plan.launches), 'kernel launch')}"
+    source = [n for n in done.source.everywhere() if not in_memory(n) and not is_free(n)]
+    lines = [f"{plan.name}: {counted(len(source), 'operation')} became {counted(len(list(plan.everywhere())), 'kernel launch')}"
              f" ({counted(len(plan.kernels), 'distinct kernel')})."]
-    flops_per_cycle = 2 * 2 * machine.lanes(32)
+    _explain_steps(done.stages, machine, lines, "  ", itertools.count())
     total_flops: Size = 0
     total_bytes: Size = 0
-    for k, (group, step) in enumerate(zip(done.partition.groups, done.steps, strict=True)):
+    for group, step in done.stages.kernels():
         work = work_of(group, step)
         total_flops, total_bytes = work.flops + total_flops, work.bytes + total_bytes
-        ridge = flops_per_cycle / 8  # operations per byte at which arithmetic takes as long as memory (8 bytes a cycle a core)
-        limit = "memory" if work.intensity < ridge else "arithmetic"
-        lines.append(f"  kernel {k} ({group.kind}): {describe_members(group)}")
-        lines.append(f"      reads {', '.join(map(_tensor, step.inputs)) or 'nothing'}; writes {', '.join(map(_tensor, step.outputs))}")
-        lines.append(f"      {human(number(work.flops), 'flop')}, {human(number(work.bytes))} moved, {work.intensity:.2g} flop/B:"
-                     f" bound by {limit} (roofline: {_roofline(work, machine)})")
-        for n, why in group.why.items():
-            lines.append(f"      {n.op.name} {n.type}{_line(n)} is not fused here: {why}")
     arena, bound = plan.arena, plan.lower_bound
     ratio = number(arena) / number(bound) if number(bound) else 1.0
     lines.append(f"  memory: arena {_size(arena)}, least possible for this order {_size(bound)} (ratio {ratio:.3f}); "
                  f"{counted(len(plan.constants), 'constant')}")
-    lines.append(f"  in all {human(number(total_flops), 'flop')} and {human(number(total_bytes))} of traffic")
+    once = ", every body once" if any(s.bodies for s in done.steps) else ""
+    lines.append(f"  in all {human(number(total_flops), 'flop')} and {human(number(total_bytes))} of traffic{once}")
     lines.extend(f"  {note}" for note in (*done.partition.notes, *plan.notes))
     return "\n".join(lines)
+
+
+def _explain_steps(stages: Any, machine: Machine, lines: list[str], indent: str, numbers: Iterator[int]) -> None:
+    """A few lines for each kernel; loops and branches with what is inside them."""
+    flops_per_cycle = 2 * 2 * machine.lanes(32)
+    for group, step in zip(stages.partition.groups, stages.steps, strict=True):
+        operands = f"reads {', '.join(map(_tensor, step.inputs)) or 'nothing'}; writes {', '.join(map(_tensor, step.outputs))}"
+        if step.bodies:
+            lines += [f"{indent}{_describe_region(step)}", f"{indent}    {operands}"]
+            for body in step.bodies:
+                _explain_steps(body, machine, lines, indent + "  ", numbers)
+        else:
+            work = work_of(group, step)
+            ridge = flops_per_cycle / 8  # operations per byte at which arithmetic takes as long as memory (8 bytes a cycle a core)
+            limit = "memory" if work.intensity < ridge else "arithmetic"
+            lines += [f"{indent}kernel {next(numbers)} ({group.kind}): {describe_members(group)}", f"{indent}    {operands}",
+                      f"{indent}    {human(number(work.flops), 'flop')}, {human(number(work.bytes))} moved, {work.intensity:.2g} flop/B:"
+                      f" bound by {limit} (roofline: {_roofline(work, machine)})"]
+        for n, why in group.why.items():
+            lines.append(f"{indent}    {n.op.name} {n.type}{_line(n)} is not fused here: {why}")
+
+
+def _describe_region(step: Step) -> str:
+    what = step.kernel
+    if isinstance(what, Branch):
+        return f"one of {counted(len(what.bodies), 'branch')}: {step.note}"
+    times = "while its first carry is true" if not isinstance(what, Loop) or what.trips is None else f"{what.trips} times"
+    swapped = len(what.swapped) if isinstance(what, Loop) else 0
+    carries = what.carries if isinstance(what, Loop) else 0
+    return f"loop {step.note}, {times}: {counted(carries, 'carry').replace('carrys', 'carries')}, {carries - swapped} updated in place"
 
 
 def describe_members(group: Group) -> str:

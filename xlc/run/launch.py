@@ -54,6 +54,8 @@ def check_launches(executable: Any) -> int:
     names = {structure(k): k.name for k in done.plan.kernels}
     compared = 0
     for step in done.steps:
+        if step.bodies:
+            continue  # what its kernels read is known while it runs alone
         try:
             run = alone(step.kernel, [n.type for n in step.inputs], [n.type for n in step.outputs], env, executable.backend)
         except XlcValueError:

@@ -128,7 +128,7 @@ def _compile(options: argparse.Namespace, function: Callable[..., Any], args: li
     done = export(function, args, options.output, name=options.name, target=options.target, cpu=options.cpu)
     plan = done.executable.plan
     print(f"{done.library}  {done.library.stat().st_size} bytes\n{done.header}")
-    print(f"{len(plan.launches)} kernel launches, workspace {done.interface.workspace} bytes")
+    print(f"{len(list(plan.everywhere()))} kernel launches, workspace {done.interface.workspace} bytes")
     print(*(line for line in done.header.read_text().split("\n") if line.startswith(("int ", "size_t ", "const char"))), sep="\n")
 
 

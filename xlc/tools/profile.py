@@ -1,4 +1,4 @@
-"""Time, GB/s and GFLOP/s of every kernel of a compiled program, each run alone on random data.
+"""Time, GB/s and GFLOP/s of every kernel of a compiled program, each run alone, once, on random data.
 
     print(profile(f.compile(x, w)))
 
@@ -50,13 +50,13 @@ def profile(executable: Any, repeat: int = 20, **sizes: int) -> Profile:
     env = {name: sizes.get(name, 64) for name in plan.sizes}
     works: dict[Any, Work] = {}
     done = executable.compilation
-    for group, step in zip(done.partition.groups, done.steps, strict=True):
+    for group, step in done.stages.kernels():
         works.setdefault((step.note, tuple(n.type for n in step.outputs)), work_of(group, step))
     timings = []
-    for launch in plan.launches:
-        slots = plan.by_name
+    for inner, launch in plan.everywhere():
+        slots = inner.by_name
         work = works.get((launch.note, tuple(slots[n].type for n in launch.outputs)))
-        seconds = _run(plan, launch, executable.backend, env, repeat)
+        seconds = _run(inner, launch, executable.backend, env, repeat)
         moved, flops = (number(work.bytes), number(work.flops)) if work else (0, 0)
         timings.append(Timing(launch.kernel, seconds, moved, flops, launch.note))
     return Profile(tuple(timings))

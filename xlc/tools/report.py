@@ -53,9 +53,9 @@ def report(executable: Any, title: str = "", facts: Mapping[str, Any] | None = N
     done = getattr(executable, "program", executable).compilation
     plan: Plan = done.plan
     title = title or f"xlc: {plan.name}"
-    works = [work_of(g, s) for g, s in zip(done.partition.groups, done.steps, strict=True)]
+    works = [work_of(g, s) for g, s in done.stages.kernels()]
     arena, bound = number(plan.arena), number(plan.lower_bound)
-    listed = {"operations traced": sum(not in_memory(n) for n in done.source.nodes()), "kernel launches": len(plan.launches),
+    listed = {"operations traced": sum(not in_memory(n) for n in done.source.nodes()), "kernel launches": len(list(plan.everywhere())),
               "arena": f"{plan.arena} B ({arena / bound if bound else 1:.3f} of the lower bound)",
               "work": f"{human(sum(number(w.flops) for w in works), 'flop')}, {human(sum(number(w.bytes) for w in works))} moved",
               **(facts or {})}
@@ -139,11 +139,11 @@ def _kernels(executable: Any, done: Any, works: Sequence[Work]) -> list[str]:
     """A table of all launches, then each distinct kernel with its sources."""
     plan: Plan = done.plan
     rows = [(k, describe_members(group), group.kind, human(number(w.flops), "flop"), human(number(w.bytes)), f"{w.intensity:.3g}")
-            for k, (group, w) in enumerate(zip(done.partition.groups, works, strict=True))]
+            for k, ((group, _), w) in enumerate(zip(done.stages.kernels(), works, strict=True))]
     parts = [_table(("kernel", "computes", "kind", "work", "memory traffic", "flop per byte"), rows)]
     for kernel in plan.kernels:
         sources = executable.asm[kernel.name]
-        launches = sum(launch.kernel == kernel.name for launch in plan.launches)
+        launches = sum(launch.kernel == kernel.name for _, launch in plan.everywhere())
         several = f" ({launches} launches)" if launches > 1 else ""
         parts.append(f"<details><summary>{escape(kernel.name)} {escape(kernel.note)}{several}</summary>"
                      + _panel("loops", kernel.loops) + _panel("LLVM", sources["llvm"]) + _panel("assembly", sources["s"]) + "</details>")

@@ -10,29 +10,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import XlcTypeError
-from ..ir.node import Graph, Node, make
+from ..ir.node import Call, Graph, Node, call_of, outputs
 from ..ir.op import Op
 from ..ir.types import Type
 
 __all__ = ["Call", "above", "call", "call_of", "calls", "substitute"]
-
-
-class Call(NamedTuple):
-    """What the outputs of one call have in common."""
-
-    op: Op
-    args: tuple[Node, ...]
-    attrs: tuple[tuple[str, Any], ...]
-
-
-def call_of(node: Node) -> Call:
-    """The call that the node is an output of."""
-    return Call(node.op, node.args, tuple((k, v) for k, v in node.attrs if k != "output"))
 
 
 def calls(order: Iterable[Node]) -> dict[Node, list[Node]]:
@@ -82,16 +69,16 @@ def call(kind: str, primal: Graph, args: Sequence[Node], doc: str, *, vjp_all: C
         assert out is not None
         return out
 
-    def oracle(*arrays: np.ndarray, output: int) -> np.ndarray:
+    def oracle(*arrays: np.ndarray) -> list[np.ndarray]:
         from ..ir.interp import interpret
 
-        return interpret(Graph(primal.params, (primal.results[output],)), *arrays)[0]
+        return interpret(primal, *arrays)
 
-    def infer(*types: Type, output: int) -> Type:
+    def results(*types: Type) -> list[Type]:
         if types != tuple(p.type for p in primal.params):
             raise XlcTypeError(f"{primal.name} was traced for {', '.join(str(p.type) for p in primal.params)}")
-        return primal.results[output].type
+        return [r.type for r in primal.results]
 
-    op = Op(f"{kind}_{next(_numbers)}", "composite", len(args), infer=infer, numpy=oracle, decompose=inlined, doc=f"{primal.name}, {doc}",
-            vjp_all=vjp_all, jvp_all=jvp_all, batch_all=batch_all)
-    return [make(op, args, r.type, {"output": i}) for i, r in enumerate(primal.results)]
+    op = Op(f"{kind}_{next(_numbers)}", "composite", len(args), results=results, numpy=oracle, decompose=inlined,
+            doc=f"{primal.name}, {doc}", vjp_all=vjp_all, jvp_all=jvp_all, batch_all=batch_all)
+    return outputs(op, args)
