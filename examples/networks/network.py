@@ -1,0 +1,132 @@
+"""What a network is here, the registry of all of them, and their comparison with PyTorch.
+
+    net = network("lenet5")                                   or network("lenet5", full=True), the published size
+    params, state = net.init(xlc.random.key(0))
+    value, state = net.loss(params, state, key, *net.batch(np.random.default_rng(0)))
+    compare(net, np.float64)                                  {"forward": 3e-15, "gradient": 2e-14}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import xlc
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network at one size: pure functions over pytrees.
+
+    init        key -> (params, state); the state is what a step changes and no gradient does: running averages, a carried hidden state
+    apply       (params, state, *inputs) -> outputs: inference
+    loss        (params, state, key, *batch) -> (number, new state): training; the key is for dropout
+    batch       rng -> arrays: a batch that can be learnt, of real data or synthetic; its first ``inputs`` arrays are those of ``apply``
+    reference   () -> (apply, loss) of the same meaning on PyTorch's tensors; PyTorch is imported when it is called
+    shapes      () -> params as specs, which costs no more than tracing
+    step        (params, state, memory, key, *batch) -> (params, state, memory, number), where it is not the usual one
+    steps       after so many steps on one batch the loss is well below what it was"""
+
+    name: str
+    init: Callable[[Any], tuple[Tree, Tree]]
+    apply: Callable[..., Any]
+    loss: Callable[..., tuple[Any, Tree]]
+    batch: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
+    reference: Callable[[], tuple[Callable[..., Any], Callable[..., Any]]]
+    shapes: Callable[[], Tree]
+    inputs: int = 1
+    optimizer: Any = field(default_factory=lambda: xlc.optim.adam(1e-3))
+    step: Callable[..., tuple[Any, Tree, Tree, Any]] | None = None
+    steps: int = 12
+
+    @property
+    def parameters(self) -> int:
+        """The number of trained parameters, by their shapes."""
+        return sum(int(np.prod(leaf.type.shape)) for leaf in xlc.tree.leaves(self.shapes()))
+
+    def train(self, params: Tree, state: Tree, memory: Tree, key: Any, *batch: Any) -> tuple[Tree, Tree, Tree, Any]:
+        """One step of training: (params, state, memory of the optimiser, loss)."""
+        if self.step is not None:
+            return self.step(params, state, memory, key, *batch)
+        (value, state), grads = xlc.value_and_grad(self.loss, has_aux=True)(params, state, key, *batch)
+        params, memory = self.optimizer.update(grads, memory, params)
+        return params, state, memory, value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the registry: how to build the network, and the number of parameters that is published for it, None where none is."""
+
+    build: Callable[[bool], Network]
+    parameters: int | None = None
+
+
+NETWORKS: dict[str, Entry] = {}
+
+
+def register(name: str, parameters: int | None = None) -> Callable[[Callable[[bool], Network]], Callable[[bool], Network]]:
+    """Enter a function ``full -> Network`` into the registry."""
+    def enter(build: Callable[[bool], Network]) -> Callable[[bool], Network]:
+        NETWORKS[name] = Entry(build, parameters)
+        return build
+
+    return enter
+
+
+def network(name: str, full: bool = False) -> Network:
+    """A network of the registry, at its published size or at one that trains in seconds."""
+    return NETWORKS[name].build(full)
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """The floats of a pytree in another dtype; integers as they are."""
+    return xlc.tree.map(lambda a: a.astype(dtype) if np.asarray(a).dtype.kind == "f" else np.asarray(a), tree)
+
+
+def distance(found: Any, expected: Any) -> float:
+    """The greatest difference, relative to the greatest magnitude of what is expected; nan where either is."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    assert found.shape == expected.shape, f"{found.shape} is not {expected.shape}"
+    if not expected.size:
+        return 0.0
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+
+
+def compare(net: Network, dtype: Any = np.float32, seed: int = 0) -> dict[str, float]:
+    """Inference and the gradients of training against PyTorch, on the same weights: the error of the worst output, and of the worst
+    parameter's gradient."""
+    import torch
+
+    params, state = cast(net.init(xlc.random.key(seed)), dtype)
+    batch = cast(net.batch(np.random.default_rng(seed)), dtype)
+    key = xlc.random.key(seed + 1)
+    outputs = xlc.jit(net.apply)(params, state, *batch[:net.inputs])
+    (value, after), grads = xlc.jit(xlc.value_and_grad(net.loss, has_aux=True))(params, state, key, *batch)
+
+    apply, loss = net.reference()
+    tensors = xlc.tree.map(torch.from_numpy, batch)
+    theirs = xlc.tree.map(lambda a: torch.from_numpy(a.copy()).requires_grad_(), params)
+    kept = xlc.tree.map(lambda a: torch.from_numpy(np.array(a)), state)
+    with torch.no_grad():
+        expected = apply(theirs, kept, *tensors[:net.inputs])
+    total, changed = loss(theirs, kept, key, *tensors)
+    total.backward()
+    zero = xlc.tree.map(lambda t: torch.zeros_like(t) if t.grad is None else t.grad, theirs)
+    forward = [distance(a, b) for a, b in zip(xlc.tree.leaves((outputs, value, after)), xlc.tree.leaves(_numpy((expected, total, changed))),
+                                              strict=True)]
+    backward = [distance(a, b) for a, b in zip(xlc.tree.leaves(grads), xlc.tree.leaves(_numpy(zero)), strict=True)]
+    return {"forward": max(forward), "gradient": max(backward, default=0.0)}
+
+
+def _numpy(tree: Tree) -> Tree:
+    """PyTorch's tensors as arrays."""
+    if isinstance(tree, dict):
+        return {k: _numpy(v) for k, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_numpy(v) for v in tree)
+    return tree.detach().numpy() if hasattr(tree, "detach") else tree
