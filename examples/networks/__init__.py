@@ -1,6 +1,6 @@
 """Classic networks, each declared once and at two sizes: ``network("lenet5")`` is small, ``network("lenet5", full=True)`` as published."""
 
-from . import dense, recurrent, transformer, translation
+from . import columns, dense, recurrent, transformer, translation, video, words
 from .network import NETWORKS, Network, network
 
-__all__ = ["NETWORKS", "Network", "dense", "network", "recurrent", "transformer", "translation"]
+__all__ = ["NETWORKS", "Network", "columns", "dense", "network", "recurrent", "transformer", "translation", "video", "words"]

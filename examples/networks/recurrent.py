@@ -21,9 +21,10 @@ from .supervised import supervised
 # ------------------------------------------------------------------------------------------------ layers
 
 
-def lstm(nn: Any, layer: str, x: Any, hidden: int, *, state: Any = None, init: Any = None, peephole: bool = False,
+def lstm(nn: Any, layer: str, x: Any, hidden: int, *, state: Any = None, init: Any = None, present: Any = None, peephole: bool = False,
          coupled: bool = False) -> tuple[Any, Any]:
-    """x (T, batch, in) and the state (h, c) before, zeros where it is None -> the state after, and h at all times."""
+    """x (T, batch, in) and the state (h, c) before, zeros where it is None -> the state after, and h at all times. Where ``present``
+    (T, batch) is false the state stays as it is."""
     init, gates = init or uniform(-0.05, 0.05), 3 if coupled else 4
     w = nn.parameter(layer, "w", (x.shape[-1] + hidden, gates * hidden), init)
     b = nn.parameter(layer, "b", (gates * hidden,), zeros)
@@ -31,12 +32,15 @@ def lstm(nn: Any, layer: str, x: Any, hidden: int, *, state: Any = None, init: A
     if peephole:
         options["peephole"] = nn.parameter(layer, "peephole", (gates - 1, hidden), init)
 
-    def step(state: Any, x: Any) -> Any:
+    def step(state: Any, row: Any) -> Any:
+        x, here = row
         h, c = nn.lstm_cell(x, state, w, b, **options)
+        if here is not None:
+            h, c = nn.where(here[:, None], h, state[0]), nn.where(here[:, None], c, state[1])
         return (h, c), h
 
     nothing = nn.zeros((x.shape[1], hidden), dtype=x.dtype)
-    return nn.scan(step, (nothing, nothing) if state is None else state, x)
+    return nn.scan(step, (nothing, nothing) if state is None else state, (x, present))
 
 
 def gru(nn: Any, layer: str, x: Any, hidden: int, *, state: Any = None, init: Any = None) -> tuple[Any, Any]:
