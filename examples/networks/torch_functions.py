@@ -35,7 +35,7 @@ def _pads(x: Any, window: tuple[int, int], stride: tuple[int, int], padding: Any
     if padding == "VALID":
         return [0, 0, 0, 0]
     if padding != "SAME":
-        return [padding] * 4
+        return [padding] * 4 if isinstance(padding, int) else [n for pair in reversed(padding) for n in pair]
     out = []
     for n, k, s in reversed(list(zip(x.shape[1:3], window, stride, strict=True))):
         total = max((-(-n // s) - 1) * s + k - n, 0)
@@ -91,6 +91,10 @@ def dropout(key: Any, x: Any, rate: float) -> Any:
     """With the mask that xlc draws from the key."""
     mask = np.array(xlc.random.bernoulli(key, 1 - rate, shape=tuple(x.shape)))
     return torch.where(torch.from_numpy(mask), x / (1 - rate), torch.zeros_like(x))
+
+
+def top_k(x: Any, k: int) -> Any:
+    return tuple(torch.topk(x, k))
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
