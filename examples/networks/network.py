@@ -109,9 +109,12 @@ def compare(net: Network, dtype: Any = np.float32, seed: int = 0) -> dict[str, f
     params, state = cast(net.init(xlc.random.key(seed)), dtype)
     batch = cast(net.batch(np.random.default_rng(seed)), dtype)
     key = xlc.random.key(seed + 1)
-    outputs = xlc.jit(net.apply)(params, state, *batch[:net.inputs])
-    (value, after), grads = xlc.jit(xlc.value_and_grad(net.loss, has_aux=True))(params, state, key, *batch)
 
+    @xlc.jit
+    def ours(params: Tree, state: Tree, key: Any, *batch: Any) -> Tree:
+        return net.apply(params, state, *batch[:net.inputs]), xlc.value_and_grad(net.loss, has_aux=True)(params, state, key, *batch)
+
+    outputs, ((value, after), grads) = ours(params, state, key, *batch)
     apply, loss = net.reference()
     tensors = xlc.tree.map(torch.from_numpy, batch)
     theirs = xlc.tree.map(lambda a: torch.from_numpy(a.copy()).requires_grad_(), params)

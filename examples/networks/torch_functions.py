@@ -113,6 +113,10 @@ def l2_loss(x: Any) -> Any:
     return (x * x).sum() / 2
 
 
+def matrix_transpose(x: Any) -> Any:
+    return x.mT
+
+
 def pad(x: Any, width: Any) -> Any:
     """As NumPy's, with zeros."""
     return F.pad(x, [n for pair in reversed(width) for n in pair])
