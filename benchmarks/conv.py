@@ -1,4 +1,4 @@
-"""Convolutions with constant weights as networks have them, against the peak of two cores and the peers; and training steps of a few layers."""
+"""Convolutions with constant weights as networks have them, against the peak of two cores and the peers; and steps of two layers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows(scale: Scale) -> Iterator[Row]:
 def step_rows(scale: Scale) -> Iterator[Row]:
     for name, (x, first, second) in STEPS.items():
         batch = (2, *x[1:]) if scale.smoke else x
-        row = contest(scale, f"training step, {name}: 2 convolutions of {show(batch)} and their gradients", steps(name, batch, first, second))
+        row = contest(scale, f"step of {name}: 2 convolutions of {show(batch)} and their gradients", steps(name, batch, first, second))
         row.faster_than_best()
         yield row
 
@@ -73,7 +73,7 @@ def convolution(shape: tuple[int, ...], window: tuple[int, ...], stride: int, gr
 
 
 def forward(w: Workload, weights: np.ndarray, stride: int, groups: int) -> dict[str, Build]:
-    first = [(np.ascontiguousarray(x.transpose(0, 3, 1, 2)),) for (x,) in w.inputs]  # ONNX Runtime and torch are at home with channels first
+    first = [(np.ascontiguousarray(x.transpose(0, 3, 1, 2)),) for (x,) in w.inputs]  # where these peers are at home
     oihw = np.ascontiguousarray(weights.transpose(3, 2, 0, 1))
     out = np.empty(w.expected.transpose(0, 3, 1, 2).shape, np.float32)
     attributes = {"strides": [stride, stride], "auto_pad": "SAME_UPPER", "group": groups}

@@ -18,11 +18,14 @@ from .network import Network
 
 
 def classifier(name: str, model: Callable[..., Any], image: Sequence[int], classes: int, batch: int, *, optimizer: Any = None, l2: float = 0,
-               decayed: Callable[[str], bool] = lambda layer: True, loss: Callable[..., Any] | None = None) -> Network:
+               decayed: Callable[[str], bool] = lambda layer: True, loss: Callable[..., Any] | None = None,
+               answer: Callable[..., Any] = lambda nn, scores: scores, batch_of: Callable[..., Any] | None = None) -> Network:
     """A network ``model(layers, images) -> scores (batch, classes)``.
 
     l2        weight of the sum of squares / 2 of the matrices of those layers that ``decayed(name)`` accepts
-    loss      (layers, scores, labels) -> number, in place of the mean cross-entropy"""
+    loss      (layers, scores, labels) -> number, in place of the mean cross-entropy
+    answer    (layers, scores) -> what inference gives, in place of the scores
+    batch_of  rng -> (images, labels), in place of ``patterns``"""
     x = xlc.spec((batch, *image), "f4")
 
     def measure(nn: Layers, scores: Any, labels: Any) -> Any:
@@ -33,7 +36,8 @@ def classifier(name: str, model: Callable[..., Any], image: Sequence[int], class
     def functions(f: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Inference and loss, with the functions of xlc (None) or of PyTorch."""
         def apply(params: Any, state: Any, images: Any) -> Any:
-            return model(Layers(params, state, f), images)
+            nn = Layers(params, state, f)
+            return answer(nn, model(nn, images))
 
         def train(params: Any, state: Any, key: Any, images: Any, labels: Any) -> Any:
             nn = Layers(params, state, f, key)
@@ -47,8 +51,9 @@ def classifier(name: str, model: Callable[..., Any], image: Sequence[int], class
         return functions(torch_functions)
 
     apply, train = functions(None)
-    return Network(name, lambda key: layers.init(model, key, x), apply, train, lambda rng: patterns(rng, image, classes, batch), reference,
-                   lambda: layers.shapes(model, x), optimizer=optimizer or xlc.optim.adam(1e-3))
+    return Network(name, lambda key: layers.init(model, key, x), apply, train,
+                   batch_of or (lambda rng: patterns(rng, image, classes, batch)), reference, lambda: layers.shapes(model, x),
+                   optimizer=optimizer or xlc.optim.adam(1e-3))
 
 
 def patterns(rng: np.random.Generator, image: Sequence[int], classes: int, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,8 @@ class Network:
     reference   () -> (apply, loss) of the same meaning on PyTorch's tensors; PyTorch is imported when it is called
     shapes      () -> params as specs, which costs no more than tracing
     step        (params, state, memory, key, *batch) -> (params, state, memory, number), where it is not the usual one
-    steps       after so many steps on one batch the loss is well below what it was"""
+    steps       after so many steps on one batch
+    falls       the loss is below this part of what it was; None: it stays what it was"""
 
     name: str
     init: Callable[[Any], tuple[Tree, Tree]]
@@ -43,6 +44,7 @@ class Network:
     optimizer: Any = field(default_factory=lambda: xlc.optim.adam(1e-3))
     step: Callable[..., tuple[Any, Tree, Tree, Any]] | None = None
     steps: int = 12
+    falls: float | None = 0.8
 
     @property
     def parameters(self) -> int:
@@ -88,13 +90,15 @@ def cast(tree: Tree, dtype: Any) -> Tree:
     return xlc.tree.map(lambda a: a.astype(dtype) if np.asarray(a).dtype.kind == "f" else np.asarray(a), tree)
 
 
-def distance(found: Any, expected: Any) -> float:
-    """The greatest difference, relative to the greatest magnitude of what is expected; nan where either is."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    assert found.shape == expected.shape, f"{found.shape} is not {expected.shape}"
-    if not expected.size:
-        return 0.0
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+def distance(found: Tree, expected: Tree) -> float:
+    """The greatest error of any array: relative to the greatest magnitude in the array, or to a thousandth of that in all arrays, where
+    that is more, as what should be zero is noise."""
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in
+             zip(xlc.tree.leaves(found), xlc.tree.leaves(expected), strict=True)]
+    assert all(a.shape == b.shape for a, b in pairs)
+    sizes = [np.abs(b).max(initial=0) for _, b in pairs]
+    least = max(1e-3 * max(sizes, default=0), float(np.finfo(np.float32).tiny))
+    return max((float(np.abs(a - b).max(initial=0) / max(size, least)) for (a, b), size in zip(pairs, sizes, strict=True)), default=0.0)
 
 
 def compare(net: Network, dtype: Any = np.float32, seed: int = 0) -> dict[str, float]:
@@ -105,9 +109,12 @@ def compare(net: Network, dtype: Any = np.float32, seed: int = 0) -> dict[str, f
     params, state = cast(net.init(xlc.random.key(seed)), dtype)
     batch = cast(net.batch(np.random.default_rng(seed)), dtype)
     key = xlc.random.key(seed + 1)
-    outputs = xlc.jit(net.apply)(params, state, *batch[:net.inputs])
-    (value, after), grads = xlc.jit(xlc.value_and_grad(net.loss, has_aux=True))(params, state, key, *batch)
 
+    @xlc.jit
+    def ours(params: Tree, state: Tree, key: Any, *batch: Any) -> Tree:
+        return net.apply(params, state, *batch[:net.inputs]), xlc.value_and_grad(net.loss, has_aux=True)(params, state, key, *batch)
+
+    outputs, ((value, after), grads) = ours(params, state, key, *batch)
     apply, loss = net.reference()
     tensors = xlc.tree.map(torch.from_numpy, batch)
     theirs = xlc.tree.map(lambda a: torch.from_numpy(a.copy()).requires_grad_(), params)
@@ -117,10 +124,7 @@ def compare(net: Network, dtype: Any = np.float32, seed: int = 0) -> dict[str, f
     total, changed = loss(theirs, kept, key, *tensors)
     total.backward()
     zero = xlc.tree.map(lambda t: torch.zeros_like(t) if t.grad is None else t.grad, theirs)
-    forward = [distance(a, b) for a, b in zip(xlc.tree.leaves((outputs, value, after)), xlc.tree.leaves(_numpy((expected, total, changed))),
-                                              strict=True)]
-    backward = [distance(a, b) for a, b in zip(xlc.tree.leaves(grads), xlc.tree.leaves(_numpy(zero)), strict=True)]
-    return {"forward": max(forward), "gradient": max(backward, default=0.0)}
+    return {"forward": distance((outputs, value, after), _numpy((expected, total, changed))), "gradient": distance(grads, _numpy(zero))}
 
 
 def _numpy(tree: Tree) -> Tree:

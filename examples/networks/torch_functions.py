@@ -37,7 +37,7 @@ def _pads(x: Any, window: tuple[int, int], stride: tuple[int, int], padding: Any
     if padding == "VALID":
         return [0, 0, 0, 0]
     if padding != "SAME":
-        return [padding] * 4
+        return [padding] * 4 if isinstance(padding, int) else [n for pair in reversed(padding) for n in pair]
     out = []
     for n, k, s in reversed(list(zip(x.shape[1:3], window, stride, strict=True))):
         total = max((-(-n // s) - 1) * s + k - n, 0)
@@ -95,6 +95,10 @@ def dropout(key: Any, x: Any, rate: float) -> Any:
     return torch.where(torch.from_numpy(mask), x / (1 - rate), torch.zeros_like(x))
 
 
+def top_k(x: Any, k: int) -> Any:
+    return tuple(torch.topk(x, k))
+
+
 def cross_entropy(logits: Any, labels: Any) -> Any:
     return F.cross_entropy(logits.movedim(-1, 1) if logits.ndim > 1 else logits, labels, reduction="none")
 
@@ -109,6 +113,10 @@ def mse(y: Any, target: Any) -> Any:
 
 def l2_loss(x: Any) -> Any:
     return (x * x).sum() / 2
+
+
+def matrix_transpose(x: Any) -> Any:
+    return x.mT
 
 
 def pad(x: Any, width: Any) -> Any:

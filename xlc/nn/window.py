@@ -4,8 +4,8 @@
     y = xlc.nn.conv(x, w, layout="NCHW", stride=2)     x (batch, in, height, width), w (out, in, height, width)
 
 ``layout`` names the dimensions: N(batch), C(hannels), D(epth), H(eight), W(idth): NWC, NHWC and NDHWC have the channels last, NCW, NCHW and
-NCDHW first. ``stride``, ``dilation`` and windows are a number, or one for each spatial dimension; ``padding`` too, or pairs (before, after), or
-"VALID" (none) or "SAME" (as much as gives ceil(size / stride) positions, the odd one after, as in TensorFlow and JAX).
+NCDHW first. ``stride``, ``dilation``, windows are a number, or one for each spatial dimension; ``padding`` too, or pairs (before, after),
+or "VALID" (none) or "SAME" (as much as gives ceil(size / stride) positions, the odd one after, as in TensorFlow and JAX).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def _spatial(x: Node, layout: Any, name: str) -> tuple[int, ...]:
     if layout not in LAYOUTS:
         raise XlcValueError(f"{name}: layout is one of {', '.join(LAYOUTS)}, found {layout!r}")
     if not 3 <= x.rank <= 5 or (len(layout) != 4 and len(layout) != x.rank):
-        raise XlcValueError(f"{name} with layout {layout} expects x of {len(layout)} dimensions, found shape {show_shape(x.shape)}; a single "
-                            "example is a batch of one: x[None]")
+        raise XlcValueError(f"{name} with layout {layout} expects x of {len(layout)} dimensions, found shape {show_shape(x.shape)}; a "
+                            "single example is a batch of one: x[None]")
     return tuple(range(2, x.rank)) if layout[1] == "C" else tuple(range(1, x.rank - 1))
 
 
@@ -57,8 +57,8 @@ def _padding(value: Any, sizes: Sequence[Size], window: Sequence[int], stride: S
     if not isinstance(value, Sequence):
         value = [value] * len(sizes)
     if len(value) != len(sizes):
-        raise XlcValueError(f"padding must have an entry, a number or a pair (before, after), for each of the {len(sizes)} spatial dimensions, "
-                            f"found {value!r}")
+        raise XlcValueError(f"padding must have an entry, a number or a pair (before, after), for each of the {len(sizes)} spatial "
+                            f"dimensions, found {value!r}")
     return tuple(_each(v, 2, "padding", 0) for v in value)  # type: ignore[misc]
 
 
@@ -78,8 +78,8 @@ def _positive(name: str, x: Node, axes: Sequence[int], padding: Pairs, window: S
     for a, (lo, hi), k, s, d in zip(axes, padding, window, stride, dilation, strict=True):
         n = x.shape[a]
         if isinstance(n, int) and positions(n + lo + hi, k, s, d) < 1 and n + lo + hi > 0:  # type: ignore[operator]
-            raise XlcValueError(f"{name}: a window of {(k - 1) * d + 1} does not fit dimension {a} of shape {show_shape(x.shape)}, which is "
-                                f"{n + lo + hi} with its padding")
+            raise XlcValueError(f"{name}: a window of {(k - 1) * d + 1} does not fit dimension {a} of shape {show_shape(x.shape)}, which "
+                                f"is {n + lo + hi} with its padding")
 
 
 def _moved(x: Node, order: Sequence[int]) -> Node:
@@ -100,8 +100,8 @@ def _operands(name: str, x: Any, w: Any, layout: Any) -> tuple[Node, Node, tuple
     first, second = cast(a.node, dtype), cast(b.node, dtype)
     spatial = _spatial(first, layout, name)
     if second.rank != first.rank:
-        raise XlcValueError(f"{name} of x with shape {show_shape(first.shape)} expects weights of {first.rank} dimensions, found shape "
-                            f"{show_shape(second.shape)}")
+        raise XlcValueError(f"{name} of x with shape {show_shape(first.shape)} expects weights of as many dimensions, found shape "
+                            f"{show_shape(second.shape)}; a single example is a batch of one: x[None]")
     return first, second, spatial
 
 
@@ -127,8 +127,8 @@ def conv(x: Any, w: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1
     parts = _groups(groups)
     if a.shape[-1] != b.shape[-2] * parts:
         raise XlcValueError(f"conv: x of shape {show_shape(lift(x).node.shape)} has {a.shape[-1]} channels, weights of shape "
-                            f"{show_shape(lift(w).node.shape)} take {b.shape[-2]} in each of {parts} groups; with layout {layout} weights are "
-                            f"{'(out, in / groups, spatial...)' if first else '(spatial..., in / groups, out)'}")
+                            f"{show_shape(lift(w).node.shape)} take {b.shape[-2]} in each of {parts} groups; with layout {layout} weights "
+                            f"are {'(out, in / groups, spatial...)' if first else '(spatial..., in / groups, out)'}")
     _divides("conv", b.shape[-1], parts)
     _positive("conv", a, range(1, k + 1), pads, window, steps, spread)
     out = emit("conv", a, b, padding=pads, stride=steps, base=(1,) * k, dilation=spread, groups=parts)
@@ -212,10 +212,11 @@ def max_pool(x: Any, window: Any, *, stride: Any = None, padding: Any = 0, layou
 
 @_public
 def avg_pool(x: Any, window: Any, *, stride: Any = None, padding: Any = 0, layout: str = "NHWC", count_include_pad: bool = True) -> Any:
-    """The mean of each window, with the stride of the window by default. Padding is 0 and counts; with ``count_include_pad=False`` the mean is
-    of what is not padding."""
+    """The mean of each window, with the stride of the window by default. Padding is 0 and counts; with ``count_include_pad=False`` the mean
+    is of what is not padding."""
     (node,) = _floats(x)
-    return wrap(emit("avg_pool", node, **_pool("avg_pool", node, window, stride, padding, layout), count_include_pad=bool(count_include_pad)))
+    found = _pool("avg_pool", node, window, stride, padding, layout)
+    return wrap(emit("avg_pool", node, **found, count_include_pad=bool(count_include_pad)))
 
 
 @_public
@@ -247,8 +248,8 @@ def resize(x: Any, shape: Any, *, method: str = "nearest") -> Any:
     if len(sizes) == node.rank - 2:
         sizes = (node.shape[0], *sizes, node.shape[-1])
     if len(sizes) != node.rank:
-        raise XlcValueError(f"resize of shape {show_shape(node.shape)} expects {node.rank} sizes, or {max(node.rank - 2, 0)} without batch and "
-                            f"channels, found {show_shape(sizes)}")
+        raise XlcValueError(f"resize of shape {show_shape(node.shape)} expects {node.rank} sizes, or {max(node.rank - 2, 0)} without batch "
+                            f"and channels, found {show_shape(sizes)}")
     changed = [d for d, (n, m) in enumerate(zip(node.shape, sizes, strict=True)) if n != m]
     for d in sorted(changed, key=lambda d: _growth(node.shape[d], sizes[d])):
         node = emit("resample", node, axis=d, size=sizes[d], method=method, adjoint=False)

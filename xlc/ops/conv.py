@@ -4,9 +4,9 @@
         ->  pad, copy, broadcast, slide: f32[5,5,8,28,28,32];  dot over (5, 5, 32): f32[8,28,28,64]
 
 x has dimensions (batch, spatial..., channels), w (spatial..., channels / groups, out), the result (batch, spatial..., out). ``base`` puts
-zeros between neighbours of x before it is padded; negative padding crops. With these each of the two operators is the gradient of the other, so
-gradients of gradients are convolutions again, and nothing is scattered. The windows are never stored: the contraction reads them where they
-lie (Chetlur et al., arXiv:1410.0759, implicit GEMM); what was padded is stored once, so that no loop asks where the edge is.
+zeros between neighbours of x before it is padded; negative padding crops. With these the gradients of both operators are the operators
+themselves, so gradients of gradients are convolutions again, and nothing is scattered. The windows are never stored: the contraction reads
+them where they lie (Chetlur et al., arXiv:1410.0759, implicit GEMM); what was padded is stored once, so that no loop asks for the edge.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _conv_type(x: Type, w: Type, padding: Pairs, stride: tuple[int, ...], base: 
     if x.shape[-1] != w.shape[-2] * groups or (isinstance(w.shape[-1], int) and w.shape[-1] % groups):
         raise XlcValueError(f"conv of {x} and {w} in {groups} groups: the weights must have {x.shape[-1]}/{groups} input channels, and a "
                             "multiple of the groups as output channels")
-    out = [positions(*t) for t in zip(_extents(x, padding, base), w.shape[:-2], stride, dilation, strict=True)]
+    out = [positions(n, k, s, d) for n, k, s, d in zip(_extents(x, padding, base), w.shape[:-2], stride, dilation, strict=True)]
     if any(isinstance(n, int) and n < 0 for n in out):
         raise XlcValueError(f"conv of {x} and {w}: the windows do not fit")
     return x.with_shape((x.shape[0], *out, w.shape[-1]))
@@ -76,6 +76,8 @@ def _conv(x: Node, w: Node, padding: Pairs, stride: tuple[int, ...], base: tuple
           groups: int) -> Node:
     k = x.rank - 2
     out = _conv_type(x.type, w.type, padding, stride, base, dilation, groups).shape
+    if any(map(_has_phases, x.shape[1:-1], stride, base, dilation)):
+        return _phased(x, w, padding, stride, base, dilation, groups, out)
     x = _around(x, padding, base)
     if groups > 1 and w.shape[k] == 1:
         return _depthwise(x, w, stride, dilation, groups)
@@ -97,6 +99,45 @@ def _depthwise(x: Node, w: Node, stride: tuple[int, ...], dilation: tuple[int, .
     y = reshape(repeated, shape=(*y.shape[:-1], w.shape[-1]))
     each = broadcast(reshape(wide(w), shape=(*w.shape[:k], w.shape[-1])), shape=y.shape, axes=(*range(k), y.rank - 1))
     return cast(sum_(y * each, axes=tuple(range(k))), dtype=x.dtype)
+
+
+def _has_phases(n: Size, stride: int, base: int, dilation: int) -> bool:
+    return base > 1 and stride == 1 and dilation == 1 and isinstance(n, int)
+
+
+def _phased(x: Node, w: Node, padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...], dilation: tuple[int, ...], groups: int,
+            out: tuple[Size, ...]) -> Node:
+    """Without the zeros between neighbours: position lo + b*q - e of the result is the sum over a of x[q + a] * w[b*a + e], so the b kinds
+    of positions are b times as many output channels of one convolution with a b-th of the window, whose results are interleaved."""
+    k = x.rank - 2
+    taps: list[int] = []
+    phases: list[int] = []
+    kinds: list[int] = []
+    around: list[tuple[Size, Size]] = []
+    start: list[int] = []
+    for n, size, m, s, b, d, (lo, hi) in zip(x.shape[1:-1], w.shape[:k], out[1:-1], stride, base, dilation, padding, strict=True):
+        b = b if _has_phases(n, s, b, d) else 1
+        e = min(b, size)  # the others have no weights: their positions are 0
+        taps, phases, kinds = [*taps, -(-size // e)], [*phases, e], [*kinds, b]
+        first, last = (b - 1 - lo) // b, (m + b - 2 - lo) // b  # the q of the first and the last position
+        around.append((lo, hi) if b == 1 else (-first, last + taps[-1] - n))
+        start.append(0 if b == 1 else b - 1 - lo - b * first)
+    inside, total, each = w.shape[k], product(phases), w.shape[-1] // groups
+    w = padded(w, range(k), tuple((0, t * e - size) for t, e, size in zip(taps, phases, w.shape[:k], strict=True)))
+    w = reshape(w, shape=(*(v for pair in zip(taps, phases, strict=True) for v in pair), inside, groups, each))
+    for a in range(k):
+        w = flip(w, 2 * a + 1)
+    w = transpose(w, axes=(*range(0, 2 * k, 2), 2 * k, 2 * k + 1, *range(1, 2 * k, 2), 2 * k + 2))
+    w = reshape(w, shape=(*taps, inside, groups * total * each))
+    left = tuple(1 if kind > 1 else b for kind, b in zip(kinds, base, strict=True))
+    z = conv(x, w, padding=tuple(around), stride=stride, base=left, dilation=dilation, groups=groups)
+    count = z.shape[1:-1]
+    z = reshape(z, shape=(*z.shape[:-1], groups, *phases, each))
+    z = padded(z, range(k + 2, 2 * k + 2), tuple((b - e, 0) for b, e in zip(kinds, phases, strict=True)))
+    z = transpose(z, axes=(0, *(v for a in range(k) for v in (1 + a, k + 2 + a)), k + 1, 2 * k + 2))
+    z = reshape(z, shape=(z.shape[0], *(n * b for n, b in zip(count, kinds, strict=True)), w.shape[-1] // total))
+    stop = (z.shape[0], *(a + m for a, m in zip(start, out[1:-1], strict=True)), z.shape[-1])
+    return slice_(z, start=(0, *start, 0), stop=stop, step=(1,) * z.rank)
 
 
 def _conv_vjp(g: Node, y: Node, x: Node, w: Node, padding: Pairs, stride: Any, base: Any, dilation: Any, groups: int) -> list[Node]:
@@ -141,6 +182,8 @@ def _weights_type(x: Type, g: Type, window: tuple[int, ...], padding: Pairs, str
 def _conv_weights(x: Node, g: Node, window: tuple[int, ...], padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...],
                   dilation: tuple[int, ...], groups: int) -> Node:
     k = x.rank - 2
+    if any(b > 1 for b in base) and all(s == 1 for s in stride) and x.type.is_static:
+        return _exchanged(x, g, window, padding, base, dilation, groups)
     y = windows(_around(x, padding, base), _spatial(x), window, stride, dilation)
     pixels = tuple(range(k + 1))  # batch and positions
     if groups == 1:
@@ -154,6 +197,16 @@ def _conv_weights(x: Node, g: Node, window: tuple[int, ...], padding: Pairs, str
     z = dot(y, g, contract=(tuple(k + d for d in pixels), pixels), batch=((y.rank - 2,), (g.rank - 2,)))  # (groups, window..., in, out)
     z = transpose(z, axes=(*range(1, k + 2), 0, k + 2))
     return reshape(z, shape=(*z.shape[:k + 1], z.shape[k + 1] * z.shape[k + 2]))
+
+
+def _exchanged(x: Node, g: Node, window: tuple[int, ...], padding: Pairs, base: tuple[int, ...], dilation: tuple[int, ...],
+               groups: int) -> Node:
+    """Without the zeros between neighbours of x: the windows are those of g, a stride apart, and the weights come out reversed."""
+    low = [(size - 1) * d - lo for size, d, (lo, _) in zip(window, dilation, padding, strict=True)]
+    last = [(n - 1) * b + (size - 1) * d + 1 for n, b, size, d in zip(x.shape[1:-1], base, window, dilation, strict=True)]
+    around = tuple((lo, end - lo - m) for lo, end, m in zip(low, last, g.shape[1:-1], strict=True))
+    turned = conv_weights(g, x, window=window, padding=around, stride=base, base=(1,) * len(base), dilation=dilation, groups=groups)
+    return transposed_weights(turned, groups)
 
 
 def _conv_weights_vjp(h: Node, y: Node, x: Node, g: Node, window: Any, padding: Pairs, stride: Any, base: Any, dilation: Any,

@@ -23,14 +23,14 @@ from xlc.ir.types import Size, Type, f32, i32, i64, product
 
 from .index import extent_like, gather
 from .kinds import ALL, composite, float_type, is_half, view
-from .reduce import argmax, lowest, max_, sum_
-from .scalar import cast, equal, maximum, minimum, pow_, where
+from .reduce import lowest, max_, min_, sum_
+from .scalar import bitwise_or, cast, equal, maximum, minimum, not_equal, pow_, where
 from .shape import broadcast, pad, reshape, slice_, spread, transpose
 
 Pairs = tuple[tuple[Size, Size], ...]
 
 
-def positions(n: Size, window: int, stride: int, dilation: int = 1) -> Size:
+def positions(n: Size, window: Size, stride: int, dilation: int = 1) -> Size:
     """How many windows fit along a dimension of size n: 0 or less if none does."""
     return (n - ((window - 1) * dilation + 1)) // stride + 1
 
@@ -73,7 +73,8 @@ def _slide_pull(n: Node, index: Sequence[Expr], read: Any) -> Expr:
 def _slide_vjp(g: Node, y: Node, x: Node, axes: Any, windows: Any, start: Any, stride: Any, dilation: Any, count: Any) -> list[Node]:
     """Element [p, w] came to position (p - start - w*dilation) / stride, where that is one: windows in the other direction, over the
     cotangent with zeros between and around."""
-    low, high, begin = [0] * x.rank, [0] * x.rank, []
+    low: list[Size] = [0] * x.rank
+    high, begin = [*low], []
     for a, w, at, s, d in zip(axes, windows, start, stride, dilation, strict=True):
         n, reach = x.shape[a], (x.shape[w] - 1) * d
         g = spread(g, a, s)
@@ -123,7 +124,8 @@ def overlap_add(y: Node, axes: Sequence[int], stride: Sequence[int], sizes: Sequ
     zero = full(Type(y.dtype, ()), 0)
     steps = [-(-y.shape[j] // s) for j, s in enumerate(stride)]
     groups = [(n + (s - 1)) // s for n, s in zip(sizes, stride, strict=True)]
-    low, high = [0] * y.rank, [0] * y.rank
+    low: list[Size] = [0] * y.rank
+    high = [*low]
     for j, a in enumerate(axes):
         high[j] = steps[j] * stride[j] - y.shape[j]
         low[k + a], high[k + a] = steps[j] - 1, _at_least_0(groups[j] - y.shape[k + a], groups[j])
@@ -150,11 +152,12 @@ def overlap_add(y: Node, axes: Sequence[int], stride: Sequence[int], sizes: Sequ
 
 def padded(x: Node, axes: Sequence[int], padding: Pairs, value: Any = 0) -> Node:
     """x with ``value`` around it; negative widths crop."""
-    low, high, start, stop = [0] * x.rank, [0] * x.rank, [0] * x.rank, list(x.shape)
+    low: list[Size] = [0] * x.rank
+    high, start, stop = [*low], [*low], list(x.shape)
     for a, (lo, hi) in zip(axes, padding, strict=True):
-        for width, pads, cut, change in ((lo, low, start, 1), (hi, high, stop, -1)):
+        for width, pads, cut, sign in ((lo, low, start, -1), (hi, high, stop, 1)):
             if isinstance(width, int) and width < 0:
-                cut[a] += -width * change  # type: ignore[operator]
+                cut[a] += sign * width
             else:
                 pads[a] = width
     if start != [0] * x.rank or tuple(stop) != x.shape:
@@ -170,8 +173,8 @@ def padded(x: Node, axes: Sequence[int], padding: Pairs, value: Any = 0) -> Node
 def _pool_type(x: Type, axes: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, ...], padding: Pairs) -> Type:
     shape = list(x.shape)
     for a, k, s, (lo, hi) in zip(axes, window, stride, padding, strict=True):
-        shape[a] = positions(x.shape[a] + lo + hi, k, s)
-        if k < 1 or s < 1 or (isinstance(shape[a], int) and shape[a] < 0):
+        n = shape[a] = positions(x.shape[a] + lo + hi, k, s)
+        if k < 1 or s < 1 or (isinstance(n, int) and n < 0):
             raise XlcValueError(f"pooling of {x}: windows of {k}, stride {s}, do not fit dimension {a} padded by {(lo, hi)}")
     return x.with_shape(shape)
 
@@ -208,12 +211,15 @@ def _max_pool(x: Node, axes: tuple[int, ...], window: tuple[int, ...], stride: t
 
 def _max_pool_vjp(g: Node, y: Node, x: Node, axes: Any, window: Any, stride: Any, padding: Any) -> list[Node]:
     """To the first of the greatest, in row-major order of the window."""
-    taken = argmax(_pooled(x, axes, window, stride, padding, lowest(x.dtype)), axes=tuple(range(len(axes))))
-    place = reshape(lookup("iota")(shape=(product(window),), axis=0, dtype=i32), shape=window)
-    chosen = _each_window(cast(taken, dtype=i32), window)
-    hit = equal(chosen, broadcast(place, shape=chosen.shape, axes=tuple(range(len(axes)))))
-    every = _each_window(g, window)
-    return [_spread_over_windows(where(hit, every, full(every.type, 0)), x, axes, stride, padding)]
+    every = _pooled(x, axes, window, stride, padding, lowest(x.dtype))
+    count, k = product(window), len(window)
+    place = reshape(lookup("iota")(shape=(count,), axis=0, dtype=i32), shape=window)
+    places = broadcast(place, shape=every.shape, axes=tuple(range(k)))
+    greatest = bitwise_or(equal(every, _each_window(y, window)), not_equal(every, every))
+    first = min_(where(greatest, places, full(places.type, count)), axes=tuple(range(k)))
+    back = _each_window(g, window)
+    hit = where(equal(_each_window(first, window), places), back, full(back.type, 0))
+    return [_spread_over_windows(hit, x, axes, stride, padding)]
 
 
 max_pool = composite("max_pool", _pool_type, _max_pool, vjp=_max_pool_vjp, dtypes=ALL)
@@ -287,7 +293,8 @@ def _transposed(taps: tuple[np.ndarray, np.ndarray], source: int) -> tuple[np.nd
 def _resample_type(x: Type, axis: int, size: int, method: str, adjoint: bool) -> Type:
     if not x.dtype.is_float and (method != "nearest" or adjoint):
         raise XlcTypeError(f"resample of {x} computes means: it needs floats")
-    if not 0 <= axis < x.rank or not isinstance(x.shape[axis], int) or x.shape[axis] < 1 or size < 1:
+    n = x.shape[axis] if 0 <= axis < x.rank else 0
+    if not isinstance(n, int) or n < 1 or size < 1:
         raise XlcValueError(f"resample of {x} to {size} along axis {axis}: both sizes must be known and at least 1")
     return x.with_shape(size if d == axis else s for d, s in enumerate(x.shape))
 

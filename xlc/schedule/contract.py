@@ -125,19 +125,19 @@ class _Contraction:
     # -- the nest ---------------------------------------------------------------------------------
 
     def lower(self) -> tuple[Stmt, ...] | None:
-        outer = [Dimension(v, self.extents[v]) for v in [*self.batch, *self.ns[:-1]]]
-        between = [Dimension(v, self.extents[v]) for v in self.ms[:-1]]  # inside the panels: these stay in the caches while all rows pass
-        self.m = self.ms[-1] if self.ms else None
         self.n = self.ns[-1] if self.ns else None
         if self.n is None:
             return None
-        m_extent: Size = self.extents[self.m] if self.m is not None else 1
         n_extent: Size = self.extents[self.n]
         rows = product(self.extents[v] for v in self.ms)  # as the pass layout saw them, which packed panels for this tile
         tile = choose_tile(rows, n_extent, self.dtype.bits, self.machine)
+        self._whole_in_tile(tile.rows)
+        m_extent: Size = self.extents[self.m] if self.m is not None else 1
         self.columns = tile.columns
         size_of_b = product(self.extents[v] for v in [*self.ks, *self.ns])
-        self.streams = isinstance(m_extent, int) and 1 < m_extent <= FEW_ROWS and isinstance(size_of_b, int) \
+        outer = [Dimension(v, self.extents[v]) for v in [*self.batch, *self.ns[:-1]]]
+        between = [Dimension(v, self.extents[v]) for v in self.before]  # inside the panels: these stay in the caches while all rows pass
+        self.streams = isinstance(rows, int) and 1 < rows <= FEW_ROWS and isinstance(size_of_b, int) \
             and size_of_b * self.dtype.bytes > self.machine.l2
         panel, lane = var("j"), var("v")
         with ix.ranges({lane: const(tile.columns), panel: size(-(-n_extent // tile.columns) if isinstance(n_extent, int)
@@ -159,11 +159,29 @@ class _Contraction:
             self.stop = minimum(size(n_extent) - panel * tile.columns, const(tile.columns))
         if not padded and not (self.stop.is_const and self.stop.value == tile.columns):
             self.b = _masked(self.b, lane < self.stop)
-        dims, body = self._row_blocks(m_extent, panels, tile.rows, panel)
+        dims, body = self._row_blocks(m_extent, panels, max(tile.rows // self.width, 1), panel)
         if panels == 1:
             body = _at_zero(body, panel)
-        at = 1 + next((k for k, d in enumerate(dims) if d.var is panel), -1)
-        return tuple(parallel([*outer, *dims[:at], *between, *dims[at:]], body, 1))
+        place = 1 + next((k for k, d in enumerate(dims) if d.var is panel), -1)
+        return tuple(parallel([*outer, *dims[:place], *between, *dims[place:]], body, 1))
+
+    def _whole_in_tile(self, rows: int) -> None:
+        """Rows are counted along one dimension, ``m``. If the last ones are short (the pixels of a small image), a tile holds them whole:
+        each of its rows then stands for ``width`` of them, whose places are known."""
+        self.before: list[Expr] = self.ms[:-1]
+        self.m: Expr | None = self.ms[-1] if self.ms else None
+        self.whole: list[Expr] = []
+        self.width = 1
+        while self.before and self.m is not None and isinstance(n := self.extents[self.m], int) and 2 * n * self.width <= rows:
+            self.whole.insert(0, self.m)
+            self.width *= n
+            self.m = self.before.pop()
+
+    def _row(self, row: Expr, i: Expr) -> dict[Expr, Expr]:
+        """The variables of row number ``i`` of a tile that begins at ``row``."""
+        assert self.m is not None
+        inside = ix.unflatten([self.extents[v] for v in self.whole], i % self.width)
+        return {self.m: row + i // self.width, **dict(zip(self.whole, inside, strict=True))}
 
     def _is_padded(self, lane: Expr, width: int) -> bool:
         """Whether the right operand may be read for a whole panel, even beyond its last column: it was packed (its panel is a
@@ -177,9 +195,10 @@ class _Contraction:
             blocks = (m + (rows - 1)) // rows
             start, end = block * rows, size(m)
             r, q = var("mr"), var("mq")
-            few = start + ((end - start) // 4) * 4
+            few = start + ((end - start) // 4) * 4 if rows > 4 else start
+            some = [Loop("mr", start, few, 4, "serial", tuple(self._tile(r, 4)))] if rows > 4 else []
             body: list[Stmt] = [If(start + rows <= end, tuple(self._tile(start, rows)), (
-                Loop("mr", start, few, 4, "serial", tuple(self._tile(r, 4))), Loop("mq", few, end, 1, "serial", tuple(self._tile(q, 1)))))]
+                *some, Loop("mq", few, end, 1, "serial", tuple(self._tile(q, 1)))))]
             return [Dimension(panel, panels), Dimension(block, blocks)], body
         count = -(-m // rows)
         height = next((h for h in range(-(-m // count), rows * 3 // 4, -1) if m % h == 0), -(-m // count))
@@ -259,16 +278,17 @@ class _Contraction:
     def _tile(self, row: Expr, rows: int, piece: _Piece | None = None, a: Expr | None = None) -> list[Stmt]:
         dtype, width, left = self.dtype, self.columns, self.a if a is None else a
         lane = var("v")
-        acc = Buffer("acc", dtype, (rows * width,), "register")
-        fma, memo = lookup("fma"), [dict[Expr, Expr]() for _ in range(rows)]
+        count = rows * self.width
+        acc = Buffer("acc", dtype, (count * width,), "register")
+        fma, memo = lookup("fma"), [dict[Expr, Expr]() for _ in range(count)]
 
         def at(e: Expr, i: int) -> Expr:
-            return e if self.m is None else substitute(e, {self.m: row + i}, memo[i])
+            return e if self.m is None else substitute(e, self._row(row, const(i)), memo[i])
 
         def vector(stop: Expr, stmts: Sequence[Stmt]) -> Loop:
             return Loop("v", const(0), stop, 1, "vector", tuple(stmts), width)
 
-        cells = [lane + i * width for i in range(rows)]
+        cells = [lane + i * width for i in range(count)]
         zero = const(0.0, dtype)
         full = const(width)
         out: list[Stmt] = [Local(acc)]
@@ -283,12 +303,12 @@ class _Contraction:
         update = vector(full, [Store(acc, (c,), fma(at(left, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
         if piece is None:
             out += serial([Dimension(k, self.extents[k]) for k in self.ks], [*self._prefetches(lane), update])
-            return out + self._epilogue(row, rows, at, cells, vector)
+            return out + self._epilogue(row, count, at, cells, vector)
         k = self.ks[0]
         start = piece.var * piece.size
         out.append(Loop(k["name"], start, minimum(start + piece.size, const(piece.depth)), 1, "serial", (update,)))
         keep = vector(self.stop, [Store(waits, (at(place, i),), load(acc, (c,))) for i, c in enumerate(cells)])
-        return [*out, If(piece.var < const(piece.count - 1), (keep,), tuple(self._epilogue(row, rows, at, cells, vector)))]
+        return [*out, If(piece.var < const(piece.count - 1), (keep,), tuple(self._epilogue(row, count, at, cells, vector)))]
 
     def _epilogue(self, row: Expr, rows: int, at: Callable[[Expr, int], Expr], cells: Sequence[Expr],
                   vector: Callable[[Expr, Sequence[Stmt]], Loop]) -> list[Stmt]:
@@ -307,7 +327,7 @@ class _Contraction:
                                        for s in finish(load(acc, (c,)), lambda e, i=i: at(e, i), f"o{i}")])]  # type: ignore[misc]
         # A long epilogue is written once, in a loop over the rows of the tile, which waits on the stack meanwhile.
         waiting, i = Buffer("tile", dtype, (rows * width,), "stack"), var("i")
-        here = {self.m: row + i}
+        here = self._row(row, i)
         return [Local(waiting), vector(full, [Store(waiting, (c,), load(acc, (c,))) for c in cells]),
                 Loop("i", const(0), const(rows), 1, "serial", (
                     vector(self.stop, finish(load(waiting, (lane + i * width,)), lambda e: substitute(e, here), "o")),))]
