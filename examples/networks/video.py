@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import xlc
 from xlc.nn.init import he_normal, uniform
 
 from .network import Network, register
@@ -46,4 +47,5 @@ def video_qa(full: bool) -> Network:
         video = rng.normal(size=(batch, frames, pixels, pixels, 3)) + answer[:, None, None, None, None] / answers
         return video.astype("f4"), question, answer
 
-    return supervised("video-qa", model, lambda nn, y, answer: nn.cross_entropy(y, answer).mean(), data, inputs=2, steps=30)
+    return supervised("video-qa", model, lambda nn, y, answer: nn.cross_entropy(y, answer).mean(), data, inputs=2,
+                      optimizer=xlc.optim.adam(1e-3 if full else 2e-2))
