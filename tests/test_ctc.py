@@ -80,14 +80,16 @@ def test_probabilities_of_all_labellings_add_up() -> None:
 
 
 def test_long_sequences_of_any_batch_in_one_compilation() -> None:
-    f = xlc.jit(lambda x, y, t, s: xlc.value_and_grad(lambda x: nn.ctc_loss(nn.log_softmax(x), y, t, s).mean())(x),
-                dynamic={"x": {1: "n"}, "y": {0: "n"}, "t": {0: "n"}, "s": {0: "n"}})
+    def loss(x: Any, y: Any, t: Any, s: Any) -> Any:
+        return nn.ctc_loss(nn.log_softmax(x), y, t, s).mean()
+
+    f = xlc.jit(xlc.value_and_grad(loss), dynamic={"x": {1: "n"}, "y": {0: "n"}, "t": {0: "n"}, "s": {0: "n"}})
     for batch in (3, 1):
         x, y = rng.normal(size=(200, batch, 11)).astype("f4"), rng.integers(1, 11, (batch, 40))
         t, s = rng.integers(150, 201, batch), rng.integers(0, 41, batch)
         value, slope = f(x, y, t, s)
         assert abs(slope.sum()) < 1e-3 and (slope[t.min():, t.argmin()] == 0).all()
-        exact, steep = xlc.value_and_grad(lambda x: nn.ctc_loss(nn.log_softmax(x), y, t, s).mean())(x.astype("f8"))
+        exact, steep = xlc.value_and_grad(loss)(x.astype("f8"), y, t, s)
         np.testing.assert_allclose(value, exact, rtol=1e-5)
         np.testing.assert_allclose(slope, steep, atol=2e-4)
     assert f.compiles == 1

@@ -43,6 +43,7 @@ def test_programs_that_train(name: str, shown: str, tmp_path: Path, monkeypatch:
     for package in ("sklearn", "safetensors", "tensorboard"):
         pytest.importorskip(package)
     monkeypatch.setattr("sys.argv", [name, "--smoke", str(tmp_path)])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert shown in capsys.readouterr().out
     if name == "mlp_best_practice":

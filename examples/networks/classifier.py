@@ -14,15 +14,17 @@ from .network import Network
 from .supervised import supervised
 
 
-def classifier(name: str, model: Callable[..., Any], image: Sequence[int], classes: int, batch: int, *, optimizer: Any = None, l2: float = 0,
+def classifier(name: str, model: Callable[..., Any], image: Sequence[int], classes: int, batch: int, *, l2: float = 0,
                decayed: Callable[[str], bool] = lambda layer: True, loss: Callable[..., Any] | None = None,
-               answer: Callable[..., Any] = lambda nn, scores: scores, batch_of: Callable[..., Any] | None = None) -> Network:
+               answer: Callable[..., Any] = lambda nn, scores: scores, batch_of: Callable[..., Any] | None = None,
+               **options: Any) -> Network:
     """A network ``model(layers, images) -> scores (batch, classes)``.
 
     l2        weight of the sum of squares / 2 of the matrices of those layers that ``decayed(name)`` accepts
     loss      (layers, scores, labels) -> number, in place of the mean cross-entropy
     answer    (layers, scores) -> what inference gives, in place of the scores
-    batch_of  rng -> (images, labels), in place of ``patterns``"""
+    batch_of  rng -> (images, labels), in place of ``patterns``
+    options   those of ``supervised``"""
     def outputs(nn: Any, images: Any) -> Any:
         scores = model(nn, images)
         return scores if nn.training else answer(nn, scores)
@@ -32,7 +34,7 @@ def classifier(name: str, model: Callable[..., Any], image: Sequence[int], class
         penalties = [nn.l2_loss(p["w"]) for layer, p in nn.params.items() if l2 and "w" in p and decayed(layer)]
         return total + l2 * sum(penalties) if penalties else total
 
-    return supervised(name, outputs, measure, batch_of or (lambda rng: patterns(rng, image, classes, batch)), optimizer=optimizer)
+    return supervised(name, outputs, measure, batch_of or (lambda rng: patterns(rng, image, classes, batch)), **options)
 
 
 def patterns(rng: np.random.Generator, image: Sequence[int], classes: int, batch: int) -> tuple[np.ndarray, np.ndarray]:

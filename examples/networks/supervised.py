@@ -17,10 +17,12 @@ from .layers import Layers
 from .network import Network
 
 
-def supervised(name: str, model: Callable[..., Any], objective: Callable[..., Any], batch: Callable[[np.random.Generator], tuple[Any, ...]],
-               *, inputs: int = 1, optimizer: Any = None, steps: int = 12) -> Network:
+def supervised(name: str, model: Callable[..., Any], objective: Callable[..., Any],
+               batch: Callable[[np.random.Generator], tuple[Any, ...]], *, optimizer: Any = None, **options: Any) -> Network:
     """A network ``model(layers, *inputs) -> outputs``, trained to a small ``objective(layers, outputs, *targets)``, a number; ``batch`` gives
-    inputs and targets. The objective may have parameters of its own."""
+    inputs and targets. The objective may have parameters of its own. ``options``: ``inputs``, ``steps``, ``falls`` of the Network."""
+    inputs = options.get("inputs", 1)
+
     def whole(nn: Layers, *arrays: Any) -> Any:
         return objective(nn, model(nn, *arrays[:inputs]), *arrays[inputs:])
 
@@ -42,5 +44,5 @@ def supervised(name: str, model: Callable[..., Any], objective: Callable[..., An
 
     apply, loss = functions(None)
     example = batch(np.random.default_rng(0))
-    return Network(name, lambda key: layers.init(whole, key, *example), apply, loss, batch, reference, lambda: layers.shapes(whole, *example),
-                   inputs=inputs, optimizer=optimizer or xlc.optim.adam(1e-3), steps=steps)
+    return Network(name, lambda key: layers.init(whole, key, *example), apply, loss, batch, reference,
+                   lambda: layers.shapes(whole, *example), optimizer=optimizer or xlc.optim.adam(1e-3), **options)

@@ -36,7 +36,8 @@ class GPT:
         """ids (batch, T) -> logits (batch, T, vocabulary). With a cache the ids are those at the positions from ``start``, which also see
         what the cache holds of the positions before; and (logits, cache) is given."""
         positions = nn.arange(ids.shape[1]) + start
-        x = embedded(nn, ids, self.vocabulary, self.width, normal(0.02)) + embedded(nn, positions, self.context, self.width, normal(0.02), "position")
+        x = embedded(nn, ids, self.vocabulary, self.width, normal(0.02))
+        x = x + embedded(nn, positions, self.context, self.width, normal(0.02), "position")
         after = []
         for k in range(self.blocks):
             y, kept = self.attend(nn, f"block{k}.attention", norm(nn, f"block{k}.norm1", x), cache and cache[k], positions)
@@ -52,7 +53,7 @@ class GPT:
         q, k, v = (qkv[..., n * width:(n + 1) * width].reshape(batch, time, self.heads, width // self.heads) for n in range(3))
         mask = None
         if cache is not None:  # positions first, so that rows are replaced
-            cache = {"k": nn.at(cache["k"], positions).set(nn.moveaxis(k, 1, 0)), "v": nn.at(cache["v"], positions).set(nn.moveaxis(v, 1, 0))}
+            cache = {name: nn.at(cache[name], positions).set(nn.moveaxis(rows, 1, 0)) for name, rows in (("k", k), ("v", v))}
             k, v = (nn.moveaxis(cache[name], 0, 1) for name in "kv")
             mask = nn.arange(self.context) <= positions[:, None]
         y = nn.attention(*(nn.moveaxis(a, 1, 2) for a in (q, k, v)), mask=mask, causal=cache is None)

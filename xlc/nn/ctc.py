@@ -30,7 +30,8 @@ NEVER = -1e30  # the logarithm of probability 0: finite, so that no inf - inf oc
 @_public
 def ctc_loss(log_probs: Any, labels: Any, input_lengths: Any, label_lengths: Any, *, blank: int = 0) -> Any:
     """-log(probability of the labels), one loss per row: log_probs (T, batch, classes) are logarithms of probabilities (log_softmax of
-    logits), labels (batch, S) integers, of which the first label_lengths (batch) count, as do the first input_lengths (batch) of the T steps.
+    logits), labels (batch, S) integers. The first input_lengths (batch) of the T steps count, and the first label_lengths (batch) of the
+    S labels.
 
     inf where no path exists (too few steps; every label needs one, and equal neighbours one between them), with a gradient of 0. The
     gradient is that of the function as written; PyTorch adds exp(log_probs), which is the same once it has passed the log_softmax.
