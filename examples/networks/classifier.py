@@ -34,7 +34,7 @@ def classifier(name: str, model: Callable[..., Any], image: Sequence[int], class
         return total + l2 * sum(penalties) if penalties else total
 
     def functions(f: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Inference and loss, with the functions of xlc (None) or of PyTorch."""
+        """Inference and loss, with the functions of xlc (None) or of another library."""
         def apply(params: Any, state: Any, images: Any) -> Any:
             nn = Layers(params, state, f)
             return answer(nn, model(nn, images))
@@ -53,7 +53,7 @@ def classifier(name: str, model: Callable[..., Any], image: Sequence[int], class
     apply, train = functions(None)
     return Network(name, lambda key: layers.init(model, key, x), apply, train,
                    batch_of or (lambda rng: patterns(rng, image, classes, batch)), reference, lambda: layers.shapes(model, x),
-                   optimizer=optimizer or xlc.optim.adam(1e-3))
+                   optimizer=optimizer or xlc.optim.adam(1e-3), using=functions)
 
 
 def patterns(rng: np.random.Generator, image: Sequence[int], classes: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
