@@ -4,6 +4,7 @@ C. Szegedy et al., arXiv:1409.4842, arXiv:1512.00567, arXiv:1602.07261. ``thin``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import xlc
@@ -22,7 +23,7 @@ def side_by_side(nn: Any, *branches: Any) -> Any:
     return nn.concatenate(branches, axis=-1)
 
 
-def googlenet(classes: int, thin: int, dropout: float) -> Any:
+def googlenet(classes: int, thin: int, blocks: Sequence[str] = tuple(GOOGLENET)) -> Any:
     def model(nn: Any, x: Any) -> Any:
         def conv(x: Any, channels: int, window: int, **options: Any) -> Any:
             return nn.relu(nn.conv(x, channels // thin, window, **options))
@@ -35,18 +36,19 @@ def googlenet(classes: int, thin: int, dropout: float) -> Any:
 
         x = local(pool(conv(x, 64, 7, stride=2), 2))
         x = pool(local(conv(conv(x, 64, 1), 192, 3)), 2)
-        for name, (one, reduced3, three, reduced5, five, pooled) in GOOGLENET.items():
+        for name in blocks:
+            one, reduced3, three, reduced5, five, pooled = GOOGLENET[name]
             x = side_by_side(nn, conv(x, one, 1), conv(conv(x, reduced3, 1), three, 3), conv(conv(x, reduced5, 1), five, 5),
                              conv(pool(x, 1), pooled, 1))
             x = pool(x, 2) if name in ("3b", "4e") else x
-        return nn.dense(nn.dropout(x.mean((1, 2)), dropout), classes)
+        return nn.dense(nn.dropout(x.mean((1, 2)), 0.4), classes)
 
     return model
 
 
 @register("googlenet", parameters=6_998_552)
 def googlenet_1000(full: bool) -> Network:
-    return classifier("googlenet", googlenet(1000, 1, 0.4) if full else googlenet(10, 8, 0.4), (224, 224, 3) if full else (32, 32, 3),
+    return classifier("googlenet", googlenet(1000, 1) if full else googlenet(10, 8, ("3b", "4e", "5b")), (224, 224, 3) if full else (32, 32, 3),
                       1000 if full else 10, 2 if full else 4, optimizer=xlc.optim.momentum(1e-3, 0.9) if full else None)
 
 
@@ -87,21 +89,23 @@ class Normalised:
 HALF = {"stride": 2, "padding": "VALID"}
 
 
-def inception_v3(classes: int, thin: int) -> Any:
-    """Without the auxiliary scores."""
+def inception_v3(classes: int, thin: int, pooled: Sequence[int] = (32, 64, 64), middle: Sequence[int] = (128, 160, 160, 192),
+                 last: int = 2) -> Any:
+    """Without the auxiliary scores. A block for each of ``pooled`` (channels after the average) and of ``middle`` (channels between), and
+    ``last`` more."""
     def model(nn: Any, x: Any) -> Any:
         n = Normalised(nn, thin)
         x = n.stem(x)
-        for pooled in (32, 64, 64):
+        for c in pooled:
             x = side_by_side(nn, n.conv(x, 64, 1), n.chain(x, (48, 1), (64, 5)), n.chain(x, (64, 1), (96, 3), (96, 3)),
-                             n.conv(n.average(x), pooled, 1))
+                             n.conv(n.average(x), c, 1))
         x = side_by_side(nn, n.conv(x, 384, 3, **HALF), n.chain(x, (64, 1), (96, 3), (96, 3), **HALF), n.shrink(x))
-        for c in (128, 160, 160, 192):
+        for c in middle:
             x = side_by_side(nn, n.conv(x, 192, 1), n.chain(x, (c, 1), (c, (1, 7)), (192, (7, 1))),
                              n.chain(x, (c, 1), (c, (7, 1)), (c, (1, 7)), (c, (7, 1)), (192, (1, 7))), n.conv(n.average(x), 192, 1))
         x = side_by_side(nn, n.chain(x, (192, 1), (320, 3), **HALF), n.chain(x, (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3), **HALF),
                          n.shrink(x))
-        for _ in range(2):
+        for _ in range(last):
             three, five = n.conv(x, 384, 1), n.chain(x, (448, 1), (384, 3))
             x = side_by_side(nn, n.conv(x, 320, 1), n.conv(three, 384, (1, 3)), n.conv(three, 384, (3, 1)), n.conv(five, 384, (1, 3)),
                              n.conv(five, 384, (3, 1)), n.conv(n.average(x), 192, 1))
@@ -112,7 +116,7 @@ def inception_v3(classes: int, thin: int) -> Any:
 
 @register("inception-v3", parameters=23_817_352)
 def inception_v3_1000(full: bool) -> Network:
-    return classifier("inception-v3", inception_v3(1000, 1) if full else inception_v3(10, 16), (299, 299, 3) if full else (75, 75, 3),
+    return classifier("inception-v3", inception_v3(1000, 1) if full else inception_v3(10, 16, (32,), (160,), 1), (299, 299, 3) if full else (75, 75, 3),
                       1000 if full else 10, 2 if full else 3, answer=lambda nn, scores: nn.softmax(scores, -1),
                       optimizer=xlc.optim.rmsprop(1e-4) if full else None)
 

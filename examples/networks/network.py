@@ -28,6 +28,7 @@ class Network:
     loss        (params, state, key, *batch) -> (number, new state): training; the key is for dropout
     batch       rng -> arrays: a batch that can be learnt, of real data or synthetic; its first ``inputs`` arrays are those of ``apply``
     reference   () -> (apply, loss) of the same meaning on PyTorch's tensors; PyTorch is imported when it is called
+    using       functions -> (apply, loss) with other functions than xlc's, where the network is made of ``Layers``
     shapes      () -> params as specs, which costs no more than tracing
     step        (params, state, memory, key, *batch) -> (params, state, memory, number), where it is not the usual one
     steps       after so many steps on one batch
@@ -43,6 +44,7 @@ class Network:
     inputs: int = 1
     optimizer: Any = field(default_factory=lambda: xlc.optim.adam(1e-3))
     step: Callable[..., tuple[Any, Tree, Tree, Any]] | None = None
+    using: Callable[[Any], tuple[Callable[..., Any], Callable[..., Any]]] | None = None
     steps: int = 12
     falls: float | None = 0.8
 
@@ -101,30 +103,43 @@ def distance(found: Tree, expected: Tree) -> float:
     return max((float(np.abs(a - b).max(initial=0) / max(size, least)) for (a, b), size in zip(pairs, sizes, strict=True)), default=0.0)
 
 
+def arguments(net: Network, dtype: Any, seed: int = 0) -> tuple[Any, ...]:
+    """Parameters, state, key and a batch, in a dtype: the same numbers whatever it is."""
+    params, state = cast(net.init(xlc.random.key(seed)), dtype)
+    return params, state, xlc.random.key(seed + 1), *cast(net.batch(np.random.default_rng(seed)), dtype)
+
+
+def ours(net: Network, params: Tree, state: Tree, key: Any, *batch: Any) -> tuple[Tree, Tree]:
+    """(what inference gives, the loss and the state after a step; the gradients), as one program."""
+
+    @xlc.jit
+    def program(params: Tree, state: Tree, key: Any, *batch: Any) -> Tree:
+        (value, after), grads = xlc.value_and_grad(net.loss, has_aux=True)(params, state, key, *batch)
+        return (net.apply(params, state, *batch[:net.inputs]), value, after), grads
+
+    return program(params, state, key, *batch)
+
+
+def theirs(net: Network, params: Tree, state: Tree, key: Any, *batch: Any) -> tuple[Tree, Tree]:
+    """The same by PyTorch."""
+    import torch
+
+    apply, loss = net.reference()
+    tensors = xlc.tree.map(lambda a: torch.from_numpy(np.array(a)), (state, batch))
+    weights = xlc.tree.map(lambda a: torch.from_numpy(np.array(a)).requires_grad_(), params)
+    with torch.no_grad():
+        outputs = apply(weights, tensors[0], *tensors[1][:net.inputs])
+    value, after = loss(weights, tensors[0], key, *tensors[1])
+    value.backward()
+    grads = xlc.tree.map(lambda t: torch.zeros_like(t) if t.grad is None else t.grad, weights)
+    return _numpy((outputs, value, after)), _numpy(grads)
+
+
 def compare(net: Network, dtype: Any = np.float32, seed: int = 0) -> dict[str, float]:
     """Inference and the gradients of training against PyTorch, on the same weights: the error of the worst output, and of the worst
     parameter's gradient."""
-    import torch
-
-    params, state = cast(net.init(xlc.random.key(seed)), dtype)
-    batch = cast(net.batch(np.random.default_rng(seed)), dtype)
-    key = xlc.random.key(seed + 1)
-
-    @xlc.jit
-    def ours(params: Tree, state: Tree, key: Any, *batch: Any) -> Tree:
-        return net.apply(params, state, *batch[:net.inputs]), xlc.value_and_grad(net.loss, has_aux=True)(params, state, key, *batch)
-
-    outputs, ((value, after), grads) = ours(params, state, key, *batch)
-    apply, loss = net.reference()
-    tensors = xlc.tree.map(torch.from_numpy, batch)
-    theirs = xlc.tree.map(lambda a: torch.from_numpy(a.copy()).requires_grad_(), params)
-    kept = xlc.tree.map(lambda a: torch.from_numpy(np.array(a)), state)
-    with torch.no_grad():
-        expected = apply(theirs, kept, *tensors[:net.inputs])
-    total, changed = loss(theirs, kept, key, *tensors)
-    total.backward()
-    zero = xlc.tree.map(lambda t: torch.zeros_like(t) if t.grad is None else t.grad, theirs)
-    return {"forward": distance((outputs, value, after), _numpy((expected, total, changed))), "gradient": distance(grads, _numpy(zero))}
+    given = arguments(net, dtype, seed)
+    return dict(zip(("forward", "gradient"), map(distance, ours(net, *given), theirs(net, *given)), strict=True))
 
 
 def _numpy(tree: Tree) -> Tree:

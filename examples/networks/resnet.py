@@ -58,7 +58,7 @@ def bottleneck(nn: Any, x: Any, channels: int, stride: int) -> Any:
 
 @register("resnet50", parameters=25_557_032)
 def resnet50(full: bool) -> Network:
-    blocks, width, classes = ((3, 4, 6, 3), 64, 1000) if full else ((1, 1, 1, 2), 4, 10)
+    blocks, width, classes = ((3, 4, 6, 3), 64, 1000) if full else ((1, 2), 4, 10)
 
     def model(nn: Any, x: Any) -> Any:
         x = nn.relu(nn.batch_norm(nn.conv(x, width, 7, stride=2, padding=3, bias=False)))

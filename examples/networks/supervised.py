@@ -27,7 +27,7 @@ def supervised(name: str, model: Callable[..., Any], objective: Callable[..., An
         return objective(nn, model(nn, *arrays[:inputs]), *arrays[inputs:])
 
     def functions(f: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Inference and loss, with the functions of xlc (None) or of PyTorch."""
+        """Inference and loss, with the functions of xlc (None) or of another library."""
         def apply(params: Any, state: Any, *arrays: Any) -> Any:
             return model(Layers(params, state, f), *arrays)
 
@@ -45,4 +45,5 @@ def supervised(name: str, model: Callable[..., Any], objective: Callable[..., An
     apply, loss = functions(None)
     example = batch(np.random.default_rng(0))
     return Network(name, lambda key: layers.init(whole, key, *example), apply, loss, batch, reference,
-                   lambda: layers.shapes(whole, *example), optimizer=optimizer or xlc.optim.adam(1e-3), **options)
+                   lambda: layers.shapes(whole, *example), optimizer=optimizer or xlc.optim.adam(1e-3), using=functions,
+                   **options)
