@@ -23,10 +23,10 @@ from xlc.nn.init import Initializer, constant, he_normal, zeros
 
 
 class _Functions:
-    """xlc.nn, xlc.numpy and xlc as one namespace."""
+    """xlc.nn, xlc.numpy, xlc and xlc.random as one namespace."""
 
     def __getattr__(self, name: str) -> Any:
-        return next(getattr(place, name) for place in (xlc.nn, xlc.numpy, xlc) if hasattr(place, name))
+        return next(getattr(place, name) for place in (xlc.nn, xlc.numpy, xlc, xlc.random) if hasattr(place, name))
 
 
 class Layers:
@@ -97,7 +97,7 @@ class Layers:
     def dropout(self, x: Any, rate: float) -> Any:
         if not self.training:
             return x
-        return self.functions.dropout(xlc.random.fold_in(self.key, int(self._name("dropout")[7:])), x, rate)
+        return self.functions.dropout(self.functions.fold_in(self.key, int(self._name("dropout")[7:])), x, rate)
 
     def flatten(self, x: Any) -> Any:
         return x.reshape(x.shape[0], -1)

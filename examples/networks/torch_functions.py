@@ -17,6 +17,7 @@ import xlc
 
 from .torch_sequence import *  # noqa: F403
 
+fold_in = xlc.random.fold_in
 relu, elu, softmax, leaky_relu, relu6 = F.relu, F.elu, F.softmax, F.leaky_relu, F.relu6
 
 
