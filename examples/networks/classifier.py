@@ -10,11 +10,8 @@ from typing import Any
 
 import numpy as np
 
-import xlc
-
-from . import layers
-from .layers import Layers
 from .network import Network
+from .supervised import supervised
 
 
 def classifier(name: str, model: Callable[..., Any], image: Sequence[int], classes: int, batch: int, *, optimizer: Any = None, l2: float = 0,
@@ -26,34 +23,16 @@ def classifier(name: str, model: Callable[..., Any], image: Sequence[int], class
     loss      (layers, scores, labels) -> number, in place of the mean cross-entropy
     answer    (layers, scores) -> what inference gives, in place of the scores
     batch_of  rng -> (images, labels), in place of ``patterns``"""
-    x = xlc.spec((batch, *image), "f4")
+    def outputs(nn: Any, images: Any) -> Any:
+        scores = model(nn, images)
+        return scores if nn.training else answer(nn, scores)
 
-    def measure(nn: Layers, scores: Any, labels: Any) -> Any:
+    def measure(nn: Any, scores: Any, labels: Any) -> Any:
         total = loss(nn, scores, labels) if loss else nn.cross_entropy(scores, labels).mean()
         penalties = [nn.l2_loss(p["w"]) for layer, p in nn.params.items() if l2 and "w" in p and decayed(layer)]
         return total + l2 * sum(penalties) if penalties else total
 
-    def functions(f: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Inference and loss, with the functions of xlc (None) or of another library."""
-        def apply(params: Any, state: Any, images: Any) -> Any:
-            nn = Layers(params, state, f)
-            return answer(nn, model(nn, images))
-
-        def train(params: Any, state: Any, key: Any, images: Any, labels: Any) -> Any:
-            nn = Layers(params, state, f, key)
-            return measure(nn, model(nn, images), labels), nn.after
-
-        return apply, train
-
-    def reference() -> tuple[Callable[..., Any], Callable[..., Any]]:
-        from . import torch_functions
-
-        return functions(torch_functions)
-
-    apply, train = functions(None)
-    return Network(name, lambda key: layers.init(model, key, x), apply, train,
-                   batch_of or (lambda rng: patterns(rng, image, classes, batch)), reference, lambda: layers.shapes(model, x),
-                   optimizer=optimizer or xlc.optim.adam(1e-3), using=functions)
+    return supervised(name, outputs, measure, batch_of or (lambda rng: patterns(rng, image, classes, batch)), optimizer=optimizer)
 
 
 def patterns(rng: np.random.Generator, image: Sequence[int], classes: int, batch: int) -> tuple[np.ndarray, np.ndarray]:

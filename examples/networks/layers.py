@@ -23,10 +23,10 @@ from xlc.nn.init import Initializer, constant, he_normal, zeros
 
 
 class _Functions:
-    """xlc.nn and xlc.numpy as one namespace."""
+    """xlc.nn, xlc.numpy and xlc as one namespace."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(xlc.nn, name, None) or getattr(xlc.numpy, name)
+        return next(getattr(place, name) for place in (xlc.nn, xlc.numpy, xlc) if hasattr(place, name))
 
 
 class Layers:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 
 import xlc
 
+from .torch_sequence import *  # noqa: F403
+
 relu, elu, softmax, leaky_relu, relu6 = F.relu, F.elu, F.softmax, F.leaky_relu, F.relu6
 
 
