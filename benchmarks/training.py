@@ -54,7 +54,8 @@ def rows(scale: Scale) -> Iterator[Row]:
         net = network(subject.network, full=not scale.smoke)
         first: dict[str, float] = {}
         memory: dict[str, float] = {}
-        ways: dict[str, Build] = {US: functools.partial(ours, net, first, memory), "JAX": functools.partial(jax, net, subject, first, memory),
+        ways: dict[str, Build] = {US: functools.partial(ours, net, first, memory),
+                                  "JAX": functools.partial(jax, net, subject, first, memory),
                                   "torch": functools.partial(torch, net, subject, first, memory, compiled=False),
                                   "torch.compile": functools.partial(torch, net, subject, first, memory, compiled=True)}
         row = contest(scale, f"training step: {subject.title}", ways, expected=expected(net), tolerance=1e-3)

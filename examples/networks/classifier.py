@@ -14,8 +14,8 @@ from .network import Network
 from .supervised import supervised
 
 
-def classifier(name: str, model: Callable[..., Any], image: Sequence[int], classes: int, batch: int, *, optimizer: Any = None, l2: float = 0,
-               decayed: Callable[[str], bool] = lambda layer: True, loss: Callable[..., Any] | None = None,
+def classifier(name: str, model: Callable[..., Any], image: Sequence[int], classes: int, batch: int, *, optimizer: Any = None,
+               l2: float = 0, decayed: Callable[[str], bool] = lambda layer: True, loss: Callable[..., Any] | None = None,
                answer: Callable[..., Any] = lambda nn, scores: scores, batch_of: Callable[..., Any] | None = None) -> Network:
     """A network ``model(layers, images) -> scores (batch, classes)``.
 
