@@ -19,6 +19,7 @@ GROUPS = {  # name -> where its rows are made, and what they are
     "conv": ("conv:rows", "convolutions with constant weights"),
     "conv-steps": ("conv:step_rows", "training steps of two convolutions"),
     "mlp": ("mlp:rows", "inference and training step of the MLP 784-500-10"),
+    "training": ("training:rows", "training steps of whole networks"),
     "sequences": ("sequences:rows", "training steps of LSTMs and a GPT, a long loop, compilations of a run"),
     "overhead": ("overhead:rows", "what a call itself costs"),
     "compile": ("compile_time:rows", "time to the first result, and to import"),

@@ -54,8 +54,8 @@ def training(net: Network, params: Any, state: Any, batch: tuple[Any, ...]) -> d
         operators, plan = len(list(program.lowered.graph.nodes())), program.plan
     once = statistics.median(times[1:])
     first = (times[0] - once) * 1e3
-    return {"operators": f"{operators:,}", "compile ms": f"{first:,.0f}", "per op": f"{first / operators:.1f}", "step ms": f"{once * 1e3:,.2f}",
-            "arena MB": f"{plan.arena_bytes / 1e6:,.1f}",
+    return {"operators": f"{operators:,}", "compile ms": f"{first:,.0f}", "per op": f"{first / operators:.1f}",
+            "step ms": f"{once * 1e3:,.2f}", "arena MB": f"{plan.arena_bytes / 1e6:,.1f}",
             "bound": f"{plan.arena_bytes / plan.lower_bound_bytes if plan.lower_bound_bytes else 1:.2f}"}
 
 

@@ -6,8 +6,9 @@ model with its own functions; PyTorch has its own LSTM module, as its users have
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from examples.networks import Network, network
 
 from . import peers
-from .harness import Build, Contestant, Row, Scale, calls, contest
+from .harness import US, Build, Contestant, Row, Scale, calls, contest
+from .training import PEERS, begin, compile_time, memory_needed, ours, stepping
 
 CLIP, RATE = 5.0, 0.1
 STEPS = {"ptb-lstm": "PTB LSTM, 20 x 35, hidden 200, vocabulary 10,000", "char-lstm": "character LSTM, 64 x 10, hidden 64",
@@ -25,10 +27,13 @@ STEPS = {"ptb-lstm": "PTB LSTM, 20 x 35, hidden 200, vocabulary 10,000", "char-l
 
 def rows(scale: Scale) -> Iterator[Row]:
     for name, about in STEPS.items():
-        net = network(name, full=not scale.smoke)
-        slow = replace(scale, rounds=min(scale.rounds, 5), sample=min(scale.sample, 0.0))
-        row = contest(slow, f"training step: {about}", steps(net))
-        row.faster_than_best()
+        first: dict[str, float] = {}
+        memory: dict[str, float] = {}
+        few = replace(scale, rounds=min(scale.rounds, 7), sample=0.0)
+        row = contest(few, f"training step: {about}", steps(network(name, full=not scale.smoke), first, memory))
+        row.faster_than_best(PEERS)
+        compile_time(row, first)
+        memory_needed(row, memory)
         yield row
     yield long_loop(scale)
     yield compilations(scale)
@@ -36,30 +41,15 @@ def rows(scale: Scale) -> Iterator[Row]:
 
 # ---------------------------------------------------------------------------------------------- steps
 
-def steps(net: Network) -> dict[str, Build]:
+def steps(net: Network, first: dict[str, float], memory: dict[str, float]) -> dict[str, Build]:
     import xlc
 
-    key = xlc.random.key(0)
-    params, state = net.init(key)
-    batch = net.batch(np.random.default_rng(0))
-
-    def ours() -> Contestant:
-        optimizer = xlc.optim.chain(xlc.optim.clip_by_global_norm(CLIP), xlc.optim.sgd(RATE))
-        step = xlc.jit(replace(net, optimizer=optimizer).train, donate=("params", "state", "memory"))
-        held = [xlc.tree.map(np.copy, params), xlc.tree.map(np.copy, state), optimizer.init(params)]
-
-        def call(key: Any, *batch: Any) -> Any:
-            *held[:], loss = step(*held, key, *batch)
-            return loss
-
-        return calls(call, [(xlc.random.fold_in(key, k), *batch) for k in range(4)])
-
-    return {"xlc": ours, "JAX": lambda: _jax_step(net, params, state, batch),
-            "torch": lambda: _torch_step(net, params, batch, lambda f: f),
-            "torch.compile": lambda: _torch_step(net, params, batch, lambda f: peers.library("torch").compile(f, dynamic=False))}
+    rule = xlc.optim.chain(xlc.optim.clip_by_global_norm(CLIP), xlc.optim.sgd(RATE))
+    return {US: lambda: ours(replace(net, optimizer=rule), first, memory), "JAX": lambda: _jax_step(net, first, memory),
+            "torch": lambda: _torch_step(net, first, compiled=False), "torch.compile": lambda: _torch_step(net, first, compiled=True)}
 
 
-def _jax_step(net: Network, params: Any, state: Any, batch: tuple[Any, ...]) -> Contestant:
+def _jax_step(net: Network, first: dict[str, float], memory: dict[str, float]) -> Contestant:
     jax = peers.library("jax")
     from . import jax_functions
 
@@ -72,30 +62,34 @@ def _jax_step(net: Network, params: Any, state: Any, batch: tuple[Any, ...]) -> 
         rate = RATE * jax.numpy.minimum(1, CLIP / norm)
         return jax.tree.map(lambda p, g: p - rate * g, params, grads), state, value
 
-    jitted = jax.jit(step, donate_argnums=(0, 1))
-    held = [jax.device_put(params), jax.device_put(state)]
+    params, state, _, batch = begin(net)
+    began, rest = jax.device_put((params, state)), (jax.random.key(1), *jax.device_put(batch))
+    start = time.perf_counter()
+    program = jax.jit(step, donate_argnums=(0, 1)).lower(*began, *rest).compile()
+    took = time.perf_counter() - start
+    memory["JAX"] = program.memory_analysis().temp_size_in_bytes
+    contestant = stepping(lambda *args: jax.block_until_ready(program(*args)), began, rest, first, "JAX")
+    first["JAX"] += took
+    return contestant
 
-    def call(key: Any, *batch: Any) -> Any:
-        *held[:], loss = jitted(*held, key, *batch)
-        return jax.block_until_ready(loss)
 
-    return calls(call, [(jax.random.key(k), *jax.device_put(batch)) for k in range(4)])
-
-
-def _torch_step(net: Network, params: Any, batch: tuple[Any, ...], compiled: Callable[[Any], Any]) -> Contestant:
+def _torch_step(net: Network, first: dict[str, float], *, compiled: bool) -> Contestant:
     torch = peers.library("torch")
+    params, _, _, batch = begin(net)
     loss, weights = (_torch_lstm if "lstm1" in params or "lstm" in params else _torch_functions)(net, params)
-    forward = compiled(loss)
+    forward = torch.compile(loss, dynamic=False) if compiled else loss
+    tensors = [torch.from_numpy(a) for a in batch]
 
-    def call(*batch: Any) -> Any:
-        value = forward(*batch)
+    def step() -> Any:
+        value = forward(*tensors)
         grads = torch.autograd.grad(value, weights)
         with torch.no_grad():
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
             torch._foreach_add_(weights, torch._foreach_mul(grads, torch.clamp(CLIP / norm, max=1)), alpha=-RATE)
-        return value.detach()
+        return (value.detach(),)
 
-    return calls(call, [tuple(torch.from_numpy(a) for a in batch)])
+    with importlib.import_module("torch._inductor.config").patch(force_disable_caches=True):
+        return stepping(step, (), (), first, "torch.compile" if compiled else "torch")
 
 
 def _torch_functions(net: Network, params: Any) -> tuple[Any, list[Any]]:

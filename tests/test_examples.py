@@ -51,6 +51,15 @@ def test_programs_that_train(name: str, shown: str, tmp_path: Path, monkeypatch:
         assert "10 epochs, 130 steps, 0 compilation" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["train_lenet", "train_style"])
+def test_networks_that_train(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each states what it must reach, and asserts it."""
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr("sys.argv", [name, "--smoke", *([str(tmp_path)] if name == "train_style" else [])])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
 def test_a_producer_of_part_of_a_concatenation_is_not_computed_beyond_its_end() -> None:
     x, y, w = np.random.rand(64), np.random.rand(50), np.random.rand(64, 64)
     for f in (lambda x, y, w: (np.concatenate([h := np.exp(x) * 2, y]), h), lambda x, y, w: np.concatenate([np.exp(w @ x), y]),

@@ -48,7 +48,8 @@ def googlenet(classes: int, thin: int, blocks: Sequence[str] = tuple(GOOGLENET))
 
 @register("googlenet", parameters=6_998_552)
 def googlenet_1000(full: bool) -> Network:
-    return classifier("googlenet", googlenet(1000, 1) if full else googlenet(10, 8, ("3b", "4e", "5b")), (224, 224, 3) if full else (32, 32, 3),
+    model = googlenet(1000, 1) if full else googlenet(10, 8, ("3b", "4e", "5b"))
+    return classifier("googlenet", model, (224, 224, 3) if full else (32, 32, 3),
                       1000 if full else 10, 2 if full else 4, optimizer=xlc.optim.momentum(1e-3, 0.9) if full else None)
 
 
@@ -116,7 +117,8 @@ def inception_v3(classes: int, thin: int, pooled: Sequence[int] = (32, 64, 64), 
 
 @register("inception-v3", parameters=23_817_352)
 def inception_v3_1000(full: bool) -> Network:
-    return classifier("inception-v3", inception_v3(1000, 1) if full else inception_v3(10, 16, (32,), (160,), 1), (299, 299, 3) if full else (75, 75, 3),
+    model = inception_v3(1000, 1) if full else inception_v3(10, 16, (32,), (160,), 1)
+    return classifier("inception-v3", model, (299, 299, 3) if full else (75, 75, 3),
                       1000 if full else 10, 2 if full else 3, answer=lambda nn, scores: nn.softmax(scores, -1),
                       optimizer=xlc.optim.rmsprop(1e-4) if full else None)
 

@@ -61,6 +61,17 @@ class Network:
         params, memory = self.optimizer.update(grads, memory, params)
         return params, state, memory, value
 
+    def begin(self, key: Any) -> dict[str, Any]:
+        """What ``xlc.train.fit`` carries from step to step."""
+        params, state = self.init(key)
+        return {"params": params, "state": state, "memory": self.optimizer.init(params), "key": xlc.random.fold_in(key, 1)}
+
+    def advance(self, run: dict[str, Any], *batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A step as ``xlc.train.fit`` takes it, with a key of its own."""
+        keys = xlc.random.split(run["key"], 2)
+        params, state, memory, loss = self.train(run["params"], run["state"], run["memory"], keys[0], *batch)
+        return {"params": params, "state": state, "memory": memory, "key": keys[1]}, {"loss": loss}
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -66,8 +66,12 @@ def pictures(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 @register("neural-style", parameters=224 * 224 * 3)
 def neural_style(full: bool) -> Network:
-    """The one parameter is the image; inference gives what is compared, of any image."""
-    size, width = (224, 64) if full else (32, 4)
+    return neural_style_network(*(224, 64) if full else (32, 4))
+
+
+def neural_style_network(size: int, width: int) -> Network:
+    """The one parameter is the image, of size x size pixels; inference gives what is compared, of any image. ``width``: channels of the
+    first layers of VGG-19, 64 as published."""
     image = xlc.spec((1, size, size, 3), "f4")
 
     def functions(f: Any = None) -> tuple[Callable[..., Any], Callable[..., Any]]:
