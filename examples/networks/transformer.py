@@ -109,11 +109,14 @@ def model(full: bool) -> GPT:
 @register("gpt", parameters=65 * 384 + 256 * 384 + 6 * (12 * 384 * 384 + 13 * 384) + 2 * 384)
 def gpt(full: bool) -> Network:
     """A GPT of characters: six blocks of width 384, six heads, 256 positions; 10.8 M parameters."""
-    shape, batch = model(full), 8 if full else 3
+    return trained(model(full), 8 if full else 3, 1e-3 if full else 1e-2)
 
+
+def trained(shape: GPT, batch: int, rate: float = 3e-3) -> Network:
+    """A model of this shape, by AdamW with a clipped gradient."""
     def data(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         ids, labels = text(rng, shape.vocabulary, shape.context, batch)
         return ids.T.copy(), labels.T.copy()
 
     return supervised("gpt", shape, lambda nn, logits, labels: nn.cross_entropy(logits, labels).mean(), data,
-                      optimizer=clipped(1.0, xlc.optim.adamw(1e-3 if full else 1e-2, weight_decay=0.1)))
+                      optimizer=clipped(1.0, xlc.optim.adamw(rate, weight_decay=0.1)))
