@@ -110,8 +110,12 @@ def rings(rng: np.random.Generator, size: int, batch: int) -> np.ndarray:
 
 @register("gan", parameters=1_736_388)
 def gan(full: bool) -> Network:
-    size, width, batch, noise = (32, 64, 64, 100) if full else (16, 4, 8, 12)
-    game, optimizer = Game(size, width), xlc.optim.adam(2e-4 if full else 3e-3, 0.5)
+    return gan_network(32, 64, 64, 100, 2e-4) if full else gan_network(16, 4, 8, 12, 3e-3)
+
+
+def gan_network(size: int, width: int, batch: int, noise: int, rate: float) -> Network:
+    """Images of size x size pixels, from ``noise`` numbers; ``width``: channels of the layers next to the images."""
+    game, optimizer = Game(size, width), xlc.optim.adam(rate, 0.5)
     z, x = xlc.spec((batch, noise), "f4"), xlc.spec((batch, size, size, 3), "f4")
     parts = {"discriminator": (lambda nn, x: discriminator(nn, x, width), x), "generator": (lambda nn, z: generator(nn, z, size, width), z)}
 
