@@ -1,9 +1,9 @@
-# make demo | test | bench | lint | accuracy. Each makes its virtual environment when it is needed.
+# make demo | test | bench | lint | accuracy | examples. Each makes its virtual environment when it is needed.
 PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 SOURCES = pyproject.toml setup.py $(wildcard csrc/*) $(wildcard runtime/*)
-.PHONY: demo test bench lint accuracy clean
+.PHONY: demo test bench lint accuracy examples clean
 
 demo: $(VENV)/.installed
 	$(PY) examples/demo.py
@@ -16,6 +16,10 @@ bench: $(VENV)/.benched
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .; ruff=$$?; $(PY) -m mypy && exit $$ruff
+
+# Every program that trains, at its full length; each says what it must reach, and stops the run if it does not.
+examples: $(VENV)/.installed
+	set -e; for program in examples/*.py; do echo "== $$program"; $(PY) $$program; done
 
 accuracy: $(VENV)/.installed
 	$(PY) -m benchmarks.accuracy --all

@@ -20,6 +20,8 @@ GROUPS = {  # name -> where its rows are made, and what they are
     "conv-steps": ("conv:step_rows", "training steps of two convolutions"),
     "attention": ("attention:rows", "attention of 16 heads of 64, with and without a causal mask"),
     "mlp": ("mlp:rows", "inference and training step of the MLP 784-500-10"),
+    "training": ("training:rows", "training steps of whole networks"),
+    "sequences": ("sequences:rows", "training steps of LSTMs and a GPT, a long loop, compilations of a run"),
     "overhead": ("overhead:rows", "what a call itself costs"),
     "compile": ("compile_time:rows", "time to the first result, and to import"),
     "arena": ("memory:arena_rows", "arena against its lower bound"),

@@ -9,26 +9,11 @@ made of noise. Every program states what it must reach, and is told when it does
 from __future__ import annotations
 
 import numpy as np
+from networks.dense import POINTS_X, POINTS_Y, curve, line, linear
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
 import xlc
 from xlc import optim, train
-
-POINTS_X = [3.3, 4.4, 5.5, 6.71, 6.93, 4.168, 9.779, 6.182, 7.59, 2.167, 7.042, 10.791, 5.313, 7.997, 5.654, 9.27, 3.1]
-POINTS_Y = [1.7, 2.76, 2.09, 3.19, 1.694, 1.573, 3.366, 2.596, 2.53, 1.221, 2.827, 3.465, 1.65, 2.904, 2.42, 2.94, 1.3]
-
-
-def line(p, x):
-    return x * p["w"] + p["b"]
-
-
-def linear(p, x):
-    return x @ p["w"] + p["b"]
-
-
-def curve(p, x):
-    """One input, ten hidden units, one output, tanh on both layers."""
-    return np.tanh(np.tanh(x[:, None] @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"])[:, 0]
 
 
 def squared(f):

@@ -43,11 +43,21 @@ def test_programs_that_train(name: str, shown: str, tmp_path: Path, monkeypatch:
     for package in ("sklearn", "safetensors", "tensorboard"):
         pytest.importorskip(package)
     monkeypatch.setattr("sys.argv", [name, "--smoke", str(tmp_path)])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert shown in capsys.readouterr().out
     if name == "mlp_best_practice":
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")  # goes on from its checkpoint: nothing is left to do
         assert "10 epochs, 130 steps, 0 compilation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["train_lenet", "train_style"])
+def test_networks_that_train(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each states what it must reach, and asserts it."""
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr("sys.argv", [name, "--smoke", *([str(tmp_path)] if name == "train_style" else [])])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
 def test_a_producer_of_part_of_a_concatenation_is_not_computed_beyond_its_end() -> None:

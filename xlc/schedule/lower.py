@@ -108,16 +108,17 @@ def structure(group: Group, inputs: list[Node]) -> object:
 def inplace_pairs(body: Sequence[Stmt], inputs: Sequence[Buffer], outputs: Sequence[Buffer], loads: Loads,
                   group: Group) -> tuple[tuple[int, int], ...]:
     """(output, input) pairs that may share memory: the input is loaded only at addresses at which the output is stored, each time just
-    before (all loads of an iteration come before its stores). In a reduction that holds for what is stored after the row alone."""
+    before (all loads of an iteration come before its stores). In a reduction that holds for what is stored after the row alone; a scatter
+    copies its operand before it reads or writes anything else of it."""
     full = any(v in i for r in group.roots for i in group.at[r] for v in group.reduced)
-    if full or group.tiling or group.kind not in ("map", "contraction", "reduction"):
+    if full or group.tiling or group.kind not in ("map", "contraction", "reduction", "indexed"):
         return ()
     stores: Loads = {}
     for s in statements(body):
         if isinstance(s, Store):
             stores.setdefault(s.buffer, set()).update(s.index)
     return tuple((o, i) for o, out in enumerate(outputs) for i, b in enumerate(inputs)
-                 if b.dtype.bits == out.dtype.bits and b.size == out.size and out not in loads
+                 if b.dtype.bits == out.dtype.bits and b.size == out.size and (out not in loads or group.kind == "indexed")
                  and loads.get(b) and loads[b] <= stores.get(out, set()))
 
 

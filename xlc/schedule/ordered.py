@@ -76,8 +76,8 @@ def _scatter(node: Node, group: Group, buffers: Places, machine: Machine) -> lis
     flat = var("i")
     out: list[Stmt] = []
     with ix.ranges({flat: size(total)}):
-        index = tuple(ix.unflatten(node.shape, flat))
-        copy = inliner.value(operand, index)
+        given = operand not in inliner.members  # at its own address, which needs no coordinates
+        copy = load(buffers[operand], (flat,)) if given else inliner.value(operand, tuple(ix.unflatten(node.shape, flat)))
     out += lanes("v", const(0), size(total), machine.lanes(32) * 4, machine.lanes(32),
                  lambda x: [Store(target, (x,), _at(copy, flat, x))])
     where = ids[0].shape
