@@ -15,7 +15,7 @@ from examples.networks import NETWORKS, network
 from examples.networks.network import cast, compare
 
 TORCH = importlib.util.find_spec("torch") is not None
-EXPORTED = ("mlp",)  # of all kinds; the others are exported by `python -m benchmarks.networks`
+EXPORTED = ("mlp", "ptb-lstm", "gpt", "wide-and-deep")  # of all kinds; the others are exported by `python -m benchmarks.networks`
 every = pytest.mark.parametrize("name", NETWORKS)
 
 
