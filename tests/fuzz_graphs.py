@@ -403,6 +403,56 @@ class _Writer:
         mask = [self.like(Type(r.choice((DTYPES["bool"], x.dtype)), scores))] if r.random() < 0.4 else []
         return OPS[name](x, k, v, *mask, causal=r.random() < 0.4, scale=r.choice((None, 0.25)))
 
+    def window(self) -> Node | None:
+        r = self.rng
+        name = r.choice(("slide", "conv", "conv", "max_pool", "sum_pool", "avg_pool", "local_response_norm", "resample"))
+        inexact = name in ("avg_pool", "local_response_norm")
+        x = self.pick(lambda n: n.rank > 0 and n.dtype.kind != "b" and (n.dtype.is_float or not inexact) and all(s != 0 for s in n.shape))
+        if x is None or (inexact and self.exact):
+            return None
+        if name == "local_response_norm":
+            return OPS[name](x, radius=r.randint(0, 2), alpha=0.25, beta=r.choice((0.5, 0.75)), k=1.0)
+        if name == "conv":
+            return self.convolution(x)
+        known = [d for d, s in enumerate(x.shape) if isinstance(s, int)]
+        if not known:
+            return None
+        axis = r.choice(known)
+        size = x.shape[axis]
+        if name == "resample":
+            linear = x.dtype.is_float and not self.exact and r.random() < 0.5
+            count = r.choice((1, 2, 3, 5, 8, 13))
+            return OPS[name](x, axis=axis, count=count, method="bilinear" if linear else "nearest", adjoint=linear and r.random() < 0.5)
+        k, stride = r.randint(1, 3), r.randint(1, 3)
+        if name == "slide":
+            many = OPS["broadcast"](x, shape=(k, *x.shape), axes=tuple(range(1, x.rank + 1)))
+            dilation = r.choice((1, 2, -1))
+            start = max(0, (1 - k) * dilation)
+            count = max(0, (size - start - max(0, (k - 1) * dilation) - 1) // stride + 1)
+            return OPS[name](many, axes=(axis + 1,), windows=(0,), start=(start,), stride=(stride,), dilation=(dilation,), count=(count,))
+        padding = (r.randint(0, 2), r.randint(0, 2))
+        if size + sum(padding) < k or self.elements(x.shape) * k > self.largest:
+            return None
+        more = {"count_include_pad": r.random() < 0.5} if inexact else {}
+        return OPS[name](x, axes=(axis,), window=(k,), stride=(stride,), padding=(padding,), **more)
+
+    def convolution(self, x: Node) -> Node | None:
+        r = self.rng
+        if not 3 <= x.rank <= 4 or not all(isinstance(s, int) for s in x.shape[1:]) or (self.exact and x.dtype.bits == 16):
+            return None
+        k, channels = x.rank - 2, x.shape[-1]
+        groups = r.choice((1, 1, channels, next((g for g in (2, 3) if channels % g == 0), 1)))
+        attrs = {name: tuple(r.choice((1, 1, 2, 3)) for _ in range(k)) for name in ("stride", "base", "dilation")}
+        attrs["padding"] = tuple((r.randint(-1, 2), r.randint(0, 2)) for _ in range(k))
+        window = tuple(r.randint(1, 3) for _ in range(k))
+        spans = [(n - 1) * b + 1 + sum(p) - (w - 1) * d for n, b, p, w, d in zip(
+            x.shape[1:-1], attrs["base"], attrs["padding"], window, attrs["dilation"], strict=True)]
+        if min(spans) < 1 or self.elements((x.shape[0], *spans, channels)) * 27 > self.largest * 4:
+            return None
+        w = self.like(Type(x.dtype, (*window, channels // groups, groups * r.choice((1, 2, 5)))))
+        y = OPS["conv"](x, w, **attrs, groups=groups)
+        return y if r.random() < 0.6 else OPS["conv_weights"](x, self.like(y.type), window=window, **attrs, groups=groups)
+
     WEIGHTS = {
         "elementwise": 10,
         "cast": 2,
@@ -418,6 +468,7 @@ class _Writer:
         "indexed": 3,
         "contraction": 3,
         "composite": 2,
+        "window": 2,
     }
 
     def write(self, length: int) -> Graph:

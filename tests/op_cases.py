@@ -171,7 +171,7 @@ CASES |= {
     "sum_pool": [_pool((2, 5, 6, 3), (3, 2), (1, 3), ((1, 0), (0, 2)))],
     "avg_pool": [_pool((2, 5, 6, 3), (2, 3), (2, 1), ((1, 0), (1, 1)), count_include_pad=c) for c in (True, False)],
     "local_response_norm": [Case([(2, 7)], {"radius": 2, "alpha": 0.1, "beta": 0.75, "k": 1.5})],
-    "resample": [Case([(2, 5, 3)], {"axis": 1, "size": s, "method": how, "adjoint": back}, () if how == "nearest" else FLOATS)
+    "resample": [Case([(2, 5, 3)], {"axis": 1, "count": s, "method": how, "adjoint": back}, () if how == "nearest" else FLOATS)
                  for s, how, back in ((8, "nearest", False), (3, "bilinear", False), (7, "bilinear", True))],
 }
 CASES |= {name: _reductions() for name in ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "logsumexp")}

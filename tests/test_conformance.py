@@ -282,14 +282,14 @@ def test_windows(backend: str, fuse: bool, dtype: DType) -> None:
     x = p.value(dtype, (3, 8, 9, 19), "small")
     p.add(OPS["max_pool"], x, **WINDOWS)
     p.add(OPS["sum_pool"], x, **WINDOWS)
-    p.add(OPS["resample"], x, axis=2, size=5, method="nearest", adjoint=False)
+    p.add(OPS["resample"], x, axis=2, count=5, method="nearest", adjoint=False)
     slides = {"axes": (1,), "windows": (2,), "start": (0,), "stride": (2,), "dilation": (1,), "count": (3,)}
     p.add(OPS["slide"], p.value(dtype, (2, 7, 3, 5), "small"), **slides)
     if dtype.is_float:
         p.add(OPS["avg_pool"], x, **WINDOWS, count_include_pad=False)
         p.add(OPS["local_response_norm"], x, radius=2, alpha=0.1, beta=0.75, k=1.5)
-        for size, adjoint in ((17, False), (3, True)):
-            p.add(OPS["resample"], x, axis=1, size=size, method="bilinear", adjoint=adjoint)
+        for count, adjoint in ((17, False), (3, True)):
+            p.add(OPS["resample"], x, axis=1, count=count, method="bilinear", adjoint=adjoint)
     p.check(backend, fuse)
 
 

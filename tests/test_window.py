@@ -15,6 +15,10 @@ from scipy.signal import correlate
 import xlc
 from xlc import nn
 from xlc.errors import XlcError
+from xlc.ir.interp import interpret
+from xlc.ir.node import Graph, parameter
+from xlc.ir.op import lookup
+from xlc.ir.types import Type, f64
 
 rng = np.random.default_rng(11)
 LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
@@ -444,6 +448,26 @@ def test_kernels() -> None:
     e = xlc.jit(xlc.grad(loss, argnums=(0, 1))).compile(x, w)
     assert "scatter" not in str(e.after("simplify"))
     assert sum("fma" in str(k.loops) for k in e.kernels) == 3  # forward, and both gradients
+
+
+POOL = {"axes": (1, 2), "window": (2, 3), "stride": (2, 1), "padding": ((1, 0), (1, 1))}
+BATCHED = {"slide": ((6, 2), {"axes": (0,), "windows": (1,), "start": (1,), "stride": (2,), "dilation": (1,), "count": (2,)}),
+           "max_pool": ((2, 5, 6, 3), POOL), "sum_pool": ((2, 5, 6, 3), POOL),
+           "avg_pool": ((2, 5, 6, 3), POOL | {"count_include_pad": False}),
+           "local_response_norm": ((2, 7), {"radius": 1, "alpha": 0.5, "beta": 0.5, "k": 1.0}),
+           "resample": ((2, 5, 3), {"axis": 1, "count": 8, "method": "bilinear", "adjoint": False}),
+           "conv": ((2, 5, 3), {"padding": ((1, 0),), "stride": (2,), "base": (1,), "dilation": (1,), "groups": 1})}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_batching_rules(name: str) -> None:
+    shape, attrs = BATCHED[name]
+    op, x = lookup(name), draw(4, *shape)
+    w = [draw(2, 3, 5)] if name == "conv" else []
+    params = [parameter(Type(f64, a.shape), f"x{k}", k) for k, a in enumerate((x, *w))]
+    assert op.batch is not None
+    out = op.batch(4, params, [True, False][:len(params)], **attrs)
+    close(interpret(Graph(tuple(params), (out,)), x, *w)[0], np.stack([op.numpy(a, *w, **attrs) for a in x]))
 
 
 # ------------------------------------------------------------------------------------------------ errors

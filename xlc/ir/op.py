@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = ("input", "elementwise", "create", "view", "reduction", "contraction", "indexed", "ordered", "window",
-         "control", "composite")
+KINDS = ("input", "elementwise", "create", "view", "reduction", "contraction", "indexed", "ordered", "control",
+         "composite")
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,7 +77,7 @@ def _positive(name: str, x: Node, axes: Sequence[int], padding: Pairs, window: S
               dilation: Sequence[int]) -> None:
     for a, (lo, hi), k, s, d in zip(axes, padding, window, stride, dilation, strict=True):
         n = x.shape[a]
-        if isinstance(n, int) and positions(n + lo + hi, k, s, d) < 1 and n + lo + hi > 0:  # type: ignore[operator]
+        if isinstance(n, int) and positions(n + lo + hi, k, s, d) < min(n + lo + hi, 1):  # type: ignore[operator]
             raise XlcValueError(f"{name}: a window of {(k - 1) * d + 1} does not fit dimension {a} of shape {show_shape(x.shape)}, which "
                                 f"is {n + lo + hi} with its padding")
 
@@ -182,7 +182,7 @@ def conv_transpose(x: Any, w: Any, *, stride: Any = 1, padding: Any = 0, output_
         pads = _padding(padding, a.shape[1:-1], window, steps, spread)
     around = tuple(((n - 1) * d - lo, (n - 1) * d - hi + m) for n, d, (lo, hi), m in zip(window, spread, pads, more, strict=True))
     for n, s, (lo, hi), size, d in zip(a.shape[1:-1], steps, around, window, spread, strict=True):
-        if isinstance(n, int) and n > 0 and (n - 1) * s + 1 + lo + hi - (size - 1) * d < 1:
+        if isinstance(n, int) and (n - 1) * s + 1 + lo + hi - (size - 1) * d < 1:
             raise XlcValueError(f"conv_transpose: padding {padding!r} leaves nothing of {n} positions with stride {s}")
     turned = transposed_weights(_moved(b, (*range(2, b.rank), 1, 0)), parts)
     out = emit("conv", a, turned, padding=around, stride=(1,) * k, base=steps, dilation=spread, groups=parts)
@@ -252,7 +252,7 @@ def resize(x: Any, shape: Any, *, method: str = "nearest") -> Any:
                             f"and channels, found {show_shape(sizes)}")
     changed = [d for d, (n, m) in enumerate(zip(node.shape, sizes, strict=True)) if n != m]
     for d in sorted(changed, key=lambda d: _growth(node.shape[d], sizes[d])):
-        node = emit("resample", node, axis=d, size=sizes[d], method=method, adjoint=False)
+        node = emit("resample", node, axis=d, count=sizes[d], method=method, adjoint=False)
     return wrap(node)
 
 

@@ -11,6 +11,7 @@ them where they lie (Chetlur et al., arXiv:1410.0759, implicit GEMM); what was p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from xlc.errors import XlcTypeError, XlcValueError
@@ -24,6 +25,8 @@ from .reduce import sum_
 from .scalar import cast
 from .shape import broadcast, copy, flip, reshape, slice_, spread, transpose
 from .window import Pairs, padded, positions, wide, windows
+
+FEW = 16  # channels that fill no vector
 
 
 def _spatial(x: Node) -> tuple[int, ...]:
@@ -59,12 +62,19 @@ def _conv_type(x: Type, w: Type, padding: Pairs, stride: tuple[int, ...], base: 
 
 
 def _around(x: Node, padding: Pairs, base: tuple[int, ...]) -> Node:
-    """x with zeros between and around, stored if there are any."""
-    out = x
+    """x with zeros between and around, stored if there are any. Few channels are joined to the last spatial dimension meanwhile, along
+    which the copy then runs."""
+    if all(b == 1 for b in base) and all(p == 0 for pair in padding for p in pair):
+        return x
     for a, b in zip(_spatial(x), base, strict=True):
-        out = spread(out, a, b)
-    out = padded(out, _spatial(x), padding)
-    return out if out is x else copy(out)
+        x = spread(x, a, b)
+    last, channels = x.rank - 2, x.shape[-1]
+    if not isinstance(channels, int) or not 1 < channels < FEW:
+        return copy(padded(x, _spatial(x), padding))
+    *before, (lo, hi) = padding
+    x = reshape(x, shape=(*x.shape[:last], x.shape[last] * channels))
+    x = copy(padded(x, range(1, last + 1), (*before, (lo * channels, hi * channels))))
+    return reshape(x, shape=(*x.shape[:last], x.shape[last] // channels, channels))
 
 
 def _grouped(x: Node, axis: int, groups: int) -> Node:
@@ -126,7 +136,7 @@ def _phased(x: Node, w: Node, padding: Pairs, stride: tuple[int, ...], base: tup
     w = padded(w, range(k), tuple((0, t * e - size) for t, e, size in zip(taps, phases, w.shape[:k], strict=True)))
     w = reshape(w, shape=(*(v for pair in zip(taps, phases, strict=True) for v in pair), inside, groups, each))
     for a in range(k):
-        w = flip(w, 2 * a + 1)
+        w = flip(w, 2 * a + 1) if phases[a] != 1 else w
     w = transpose(w, axes=(*range(0, 2 * k, 2), 2 * k, 2 * k + 1, *range(1, 2 * k, 2), 2 * k + 2))
     w = reshape(w, shape=(*taps, inside, groups * total * each))
     left = tuple(1 if kind > 1 else b for kind, b in zip(kinds, base, strict=True))
@@ -170,7 +180,16 @@ def transposed_weights(w: Node, groups: int) -> Node:
     return reshape(w, shape=(*w.shape[:k + 1], w.shape[k + 1] * w.shape[k + 2]))
 
 
-conv: Op = composite("conv", _conv_type, _conv, arity=2, vjp=_conv_vjp, dtypes=NUMBERS)
+def _conv_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], **attrs: Any) -> Any:
+    """Of the same weights for all: a larger batch. Weights each are no convolution, but the contraction that it becomes."""
+    x, w = args
+    if batched[1]:
+        return NotImplemented
+    y = conv(reshape(x, shape=(size * x.shape[1], *x.shape[2:])), w, **attrs)
+    return reshape(y, shape=(size, x.shape[1], *y.shape[1:]))
+
+
+conv: Op = composite("conv", _conv_type, _conv, arity=2, vjp=_conv_vjp, batch=_conv_batch, dtypes=NUMBERS)
 
 
 def _weights_type(x: Type, g: Type, window: tuple[int, ...], padding: Pairs, stride: tuple[int, ...], base: tuple[int, ...],

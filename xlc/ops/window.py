@@ -10,7 +10,7 @@ adjoint. Both are views and sums that gather: nothing is scattered, and each ele
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,15 @@ def _at_least_0(n: Size, enough: Size) -> Size:
     return max(n, 0) if isinstance(n, int) else enough
 
 
-slide: Op = view("slide", _slide_type, _slide_array, _slide_pull, vjp=_slide_vjp,
+def _slide_batch(size: Size, args: Sequence[Node], batched: Sequence[bool], axes: Any, windows: Any, **attrs: Any) -> Node:
+    return slide(args[0], axes=_up(axes), windows=_up(windows), **attrs)
+
+
+def _up(axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(a + 1 for a in axes)
+
+
+slide: Op = view("slide", _slide_type, _slide_array, _slide_pull, vjp=_slide_vjp, batch=_slide_batch,
                  doc="element [i, w] is x[start + i*stride + w*dilation, w], for each pair of axes and windows")
 
 
@@ -114,16 +122,16 @@ def windows(x: Node, axes: Sequence[int], window: Sequence[int], stride: Sequenc
 _SLIDE = ("axes", "windows", "start", "stride", "dilation", "count")
 
 
-def overlap_add(y: Node, axes: Sequence[int], stride: Sequence[int], sizes: Sequence[Size]) -> Node:
-    """The adjoint of ``windows`` (without dilation): y has dimensions (window..., positions and others); the result, of ``sizes`` along
-    ``axes``, holds at p the sum of all y[w, i] with i*stride + w = p.
+def overlap_add(y: Node, x: Node, axes: Sequence[int], stride: Sequence[int], padding: Pairs) -> Node:
+    """The adjoint of ``windows`` of x, padded, without dilation: y has dimensions (window..., positions and others); the result, of the
+    shape of x, holds at p the sum of all y[w, i] with i*stride + w = p + padding.
 
     With w = a*stride + b and p = q*stride + b that is the sum over a of y[a*stride + b, q - a]: so many terms as windows overlap."""
     k = len(axes)
     rank = y.rank - k
     zero = full(Type(y.dtype, ()), 0)
     steps = [-(-y.shape[j] // s) for j, s in enumerate(stride)]
-    groups = [(n + (s - 1)) // s for n, s in zip(sizes, stride, strict=True)]
+    groups = [(x.shape[a] + lo + hi + (s - 1)) // s for a, s, (lo, hi) in zip(axes, stride, padding, strict=True)]
     low: list[Size] = [0] * y.rank
     high = [*low]
     for j, a in enumerate(axes):
@@ -143,11 +151,11 @@ def overlap_add(y: Node, axes: Sequence[int], stride: Sequence[int], sizes: Sequ
             order.append(2 * j + 1)
             shape[-1] = groups[j] * stride[j]
     y = reshape(transpose(y, axes=tuple(order)), shape=tuple(shape))
-    stop = list(y.shape)
-    for a, n in zip(axes, sizes, strict=True):
-        stop[k + a] = n
-    y = slice_(y, start=(0,) * y.rank, stop=tuple(stop), step=(1,) * y.rank)
-    return sum_(y, axes=tuple(range(k)))
+    start: list[Size] = [0] * y.rank
+    for a, (lo, _) in zip(axes, padding, strict=True):
+        start[k + a] = lo
+    stop = (*steps, *(a + n for a, n in zip(start[k:], x.shape, strict=True)))
+    return sum_(slice_(y, start=tuple(start), stop=stop, step=(1,) * y.rank), axes=tuple(range(k)))
 
 
 def padded(x: Node, axes: Sequence[int], padding: Pairs, value: Any = 0) -> Node:
@@ -183,12 +191,6 @@ def _pooled(x: Node, axes: Sequence[int], window: Sequence[int], stride: Sequenc
     return windows(padded(x, axes, padding, value), axes, window, stride, (1,) * len(axes))
 
 
-def _spread_over_windows(y: Node, x: Node, axes: Sequence[int], stride: Sequence[int], padding: Pairs) -> Node:
-    """The cotangent of x from that of its windows."""
-    sizes = [x.shape[a] + lo + hi for a, (lo, hi) in zip(axes, padding, strict=True)]
-    return padded(overlap_add(y, axes, stride, sizes), axes, tuple((-lo, -hi) for lo, hi in padding))
-
-
 def _each_window(g: Node, window: Sequence[int]) -> Node:
     k = len(window)
     return broadcast(g, shape=(*window, *g.shape), axes=tuple(range(k, k + g.rank)))
@@ -199,10 +201,15 @@ def _sum_pool(x: Node, axes: tuple[int, ...], window: tuple[int, ...], stride: t
 
 
 def _sum_pool_vjp(g: Node, y: Node, x: Node, axes: Any, window: Any, stride: Any, padding: Any) -> list[Node]:
-    return [_spread_over_windows(_each_window(g, window), x, axes, stride, padding)]
+    return [overlap_add(_each_window(g, window), x, axes, stride, padding)]
 
 
-sum_pool = composite("sum_pool", _pool_type, _sum_pool, vjp=_sum_pool_vjp)
+def _batched(op: Callable[[], Op]) -> Callable[..., Node]:
+    """The rule of operators along axes: these move up by one."""
+    return lambda size, args, batched, axes, **attrs: op()(args[0], axes=_up(axes), **attrs)
+
+
+sum_pool: Op = composite("sum_pool", _pool_type, _sum_pool, vjp=_sum_pool_vjp, batch=_batched(lambda: sum_pool))
 
 
 def _max_pool(x: Node, axes: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, ...], padding: Pairs) -> Node:
@@ -219,10 +226,10 @@ def _max_pool_vjp(g: Node, y: Node, x: Node, axes: Any, window: Any, stride: Any
     first = min_(where(greatest, places, full(places.type, count)), axes=tuple(range(k)))
     back = _each_window(g, window)
     hit = where(equal(_each_window(first, window), places), back, full(back.type, 0))
-    return [_spread_over_windows(hit, x, axes, stride, padding)]
+    return [overlap_add(hit, x, axes, stride, padding)]
 
 
-max_pool = composite("max_pool", _pool_type, _max_pool, vjp=_max_pool_vjp, dtypes=ALL)
+max_pool: Op = composite("max_pool", _pool_type, _max_pool, vjp=_max_pool_vjp, batch=_batched(lambda: max_pool), dtypes=ALL)
 
 
 def wide(x: Node) -> Node:
@@ -248,7 +255,7 @@ def _avg_pool(x: Node, axes: tuple[int, ...], window: tuple[int, ...], stride: t
     return cast(total / cast(maximum(count, 1), dtype=total.dtype), dtype=x.dtype)
 
 
-avg_pool = composite("avg_pool", _avg_pool_type, _avg_pool)
+avg_pool: Op = composite("avg_pool", _avg_pool_type, _avg_pool, batch=_batched(lambda: avg_pool))
 
 # ------------------------------------------------------------------------------------------------ local response normalisation
 
@@ -260,7 +267,8 @@ def _local_response_norm(x: Node, radius: int, alpha: float, beta: float, k: flo
     return cast(y * pow_(base, full(base.type, -beta)), dtype=x.dtype)
 
 
-local_response_norm = composite("local_response_norm", lambda x, radius, alpha, beta, k: float_type(x), _local_response_norm)
+local_response_norm: Op = composite("local_response_norm", float_type, _local_response_norm,
+                                    batch=lambda size, args, batched, **attrs: local_response_norm(args[0], **attrs))
 
 # ------------------------------------------------------------------------------------------------ resampling
 
@@ -290,17 +298,17 @@ def _transposed(taps: tuple[np.ndarray, np.ndarray], source: int) -> tuple[np.nd
     return found
 
 
-def _resample_type(x: Type, axis: int, size: int, method: str, adjoint: bool) -> Type:
+def _resample_type(x: Type, axis: int, count: int, method: str, adjoint: bool) -> Type:
     if not x.dtype.is_float and (method != "nearest" or adjoint):
         raise XlcTypeError(f"resample of {x} computes means: it needs floats")
     n = x.shape[axis] if 0 <= axis < x.rank else 0
-    if not isinstance(n, int) or n < 1 or size < 1:
-        raise XlcValueError(f"resample of {x} to {size} along axis {axis}: both sizes must be known and at least 1")
-    return x.with_shape(size if d == axis else s for d, s in enumerate(x.shape))
+    if not isinstance(n, int) or n < 1 or count < 1:
+        raise XlcValueError(f"resample of {x} to {count} along axis {axis}: both sizes must be known and at least 1")
+    return x.with_shape(count if d == axis else s for d, s in enumerate(x.shape))
 
 
-def _resample(x: Node, axis: int, size: int, method: str, adjoint: bool) -> Node:
-    index, weight = _transposed(_taps(size, x.shape[axis], method), size) if adjoint else _taps(x.shape[axis], size, method)
+def _resample(x: Node, axis: int, count: int, method: str, adjoint: bool) -> Node:
+    index, weight = _transposed(_taps(count, x.shape[axis], method), count) if adjoint else _taps(x.shape[axis], count, method)
     if len(index) == 1 and (weight == 1).all():
         return gather(x, constant(index[0]), axis=axis)
     terms = gather(wide(x), constant(index), axis=axis)
@@ -310,9 +318,10 @@ def _resample(x: Node, axis: int, size: int, method: str, adjoint: bool) -> Node
     return cast(sum_(terms, axes=(axis,)), dtype=x.dtype)
 
 
-def _resample_vjp(g: Node, y: Node, x: Node, axis: int, size: int, method: str, adjoint: bool) -> list[Node]:
-    return [resample(g, axis=axis, size=x.shape[axis], method=method, adjoint=not adjoint)]
+def _resample_vjp(g: Node, y: Node, x: Node, axis: int, count: int, method: str, adjoint: bool) -> list[Node]:
+    return [resample(g, axis=axis, count=x.shape[axis], method=method, adjoint=not adjoint)]
 
 
 resample: Op = composite("resample", _resample_type, _resample, vjp=_resample_vjp, dtypes=ALL,
+                         batch=lambda size, args, batched, axis, **attrs: resample(args[0], axis=axis + 1, **attrs),
                          doc="a dimension resized by interpolation between half-pixel centres, or the adjoint of that")

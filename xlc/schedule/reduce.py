@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from xlc import config
 from xlc.ir import index as ix
@@ -33,6 +34,8 @@ BLOCK = 64  # additions in a row in one lane before its sum moves to the wide ac
 STACK_BYTES = 32 << 10
 STRICT_LANES = 64
 DEAR = 8
+MANY = 32  # pieces that are enough to share out between threads
+UNROLL = 64  # operations up to which the loop over a window is copied out
 
 
 @dataclass(frozen=True)
@@ -347,9 +350,11 @@ class _Nest:
 
     def columns(self, last: Dimension) -> list[Stmt]:
         native = self.native()
-        width = native * (4 if operations(f.value for f in self.folds) <= 12 else 2)
+        most = 4 if operations(f.value for f in self.folds) <= 12 else 2
+        width = native * most
         if last.static is not None:
-            width = min(width, power_of_two(last.static)) if last.static < width else width
+            even = next((w for w in range(most, most // 2, -1) if last.static % (native * w) == 0), most)  # no lanes beyond the last column
+            width = min(width, power_of_two(last.static)) if last.static < width else native * even
         start, lane = var("c"), var("v")
         count = minimum(size(last.extent) - start * width, const(width)) if last.static is None or last.static % width else const(width)
         with ix.ranges({lane: const(width)}):
@@ -378,6 +383,7 @@ class _Nest:
             for k in wide:
                 body += [Local(totals[k]), vector(Store(totals[k], (lane,), const(0.0, f64)))]
             step: list[Stmt] = []
+            work = max(operations(f.value for _, f in live), 1)
             for k, f in live:
                 old = tuple(load(b, (lane,)) for b in accumulators[k])
                 new = f.monoid.merge(old, _lifted(f, finished(f.value), f.position, old))
@@ -390,7 +396,8 @@ class _Nest:
                 wider = {k: lookup("cast")(load(accumulators[k][0], (lane,)), dtype=f64) for k in wide}
                 drain = [vector(Store(totals[k], (lane,), load(totals[k], (lane,)) + wider[k]),
                                 Store(accumulators[k][0], (lane,), self.folds[k].states()[0])) for k in wide]
-                body += _nested_blocked(self.inner, [vector(*step)], drain) if wide else _nested(self.inner, [vector(*step)])
+                body += _nested_blocked(self.inner, [vector(*step)], drain) if wide \
+                    else _nested(self.inner, [vector(*step)], UNROLL // work)
             for k, f in live:
                 for c, (name, s) in enumerate(zip(f.names(k), f.states(), strict=True)):
                     result = lookup("cast")(load(totals[k], (lane,)), dtype=s.dtype) if k in wide else load(accumulators[k][c], (lane,))
@@ -401,7 +408,10 @@ class _Nest:
         pieces = Dimension(start, -(-n // width) if n is not None else (last.extent + (width - 1)) // width)
         if pieces.extent == 1:
             body = [_substituted(s, {start: const(0)}) for s in body]
-        return parallel([*[d for d in self.outer if d.var is not last.var], pieces], body, 1)
+        *before, inside = [d for d in self.outer if d.var is not last.var] or [Dimension(var("u"), 1)]
+        if prod(d.static or 1 for d in (*before, pieces)) < MANY:
+            return parallel([*before, inside, pieces], body, 1)
+        return parallel([*before, pieces], _nested([inside], body), 1)  # what a column needs everywhere stays at hand
 
 
 def _substituted(s: Stmt, at: dict[Expr, Expr]) -> Stmt:
@@ -440,10 +450,17 @@ def _is_long_sum(f: Fold, last: Dimension, before: Sequence[Dimension], width: i
     return _is_float_sum(f) and _is_long([*before, last], BLOCK * width)
 
 
-def _nested(dims: Sequence[Dimension], body: Sequence[Stmt]) -> list[Stmt]:
+def _nested(dims: Sequence[Dimension], body: Sequence[Stmt], unrolled: int = 0) -> list[Stmt]:
+    """Serial loops; copied out instead if they run at most ``unrolled`` times together (small windows)."""
     from .nest import serial
 
-    return serial(dims, body)
+    total = product(d.extent for d in dims)
+    if not isinstance(total, int) or total > unrolled:
+        return serial(dims, body)
+    out = list(body)
+    for d in reversed(dims):
+        out = [Loop(d.name, const(0), size(d.extent), 1, "unroll", tuple(out))]
+    return out
 
 
 def _nested_blocked(dims: Sequence[Dimension], body: Sequence[Stmt], drain: Sequence[Stmt]) -> list[Stmt]:
