@@ -51,7 +51,7 @@ def test_programs_that_train(name: str, shown: str, tmp_path: Path, monkeypatch:
         assert "10 epochs, 130 steps, 0 compilation" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["train_lenet", "train_style"])
+@pytest.mark.parametrize("name", ["train_lenet", "train_style", "train_sequences"])
 def test_networks_that_train(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each states what it must reach, and asserts it."""
     pytest.importorskip("sklearn")
