@@ -16,7 +16,7 @@ from examples.networks.network import cast, compare
 
 TORCH = importlib.util.find_spec("torch") is not None
 TWO_LOSSES = ("gan", "k-means-and-dnn")  # each with the other's part held fixed: what is added up has another derivative
-EXPORTED = ("mlp", "lenet5", "resnet-cifar", "alexnet", "gan", "gpt")  # of all kinds; the others are exported by `python -m benchmarks.networks`
+EXPORTED = ("mlp", "lenet5", "resnet-cifar", "alexnet", "gan", "gpt")  # of all kinds; `python -m benchmarks.networks` exports all
 every = pytest.mark.parametrize("name", NETWORKS)
 
 
