@@ -20,9 +20,9 @@ from xlc import optim
 
 FAMILIES = {  # name -> its optimiser here, and steps
     "lenet": (optim.adam(2e-3), 150), "cifar": (optim.adam(1e-3), 150), "resnet-cifar": (optim.momentum(0.02, 0.9), 150),
-    "alexnet": (optim.adam(1e-3), 400), "vgg-d": (optim.adam(1e-3), 600), "nin": (optim.adam(1e-3), 500),
+    "alexnet": (optim.adam(1e-3), 400), "vgg-d": (optim.adam(5e-4), 2000),
     "googlenet": (optim.adam(2e-3), 250),
-    "resnet50": (optim.momentum(0.01, 0.9), 200), "inception-v3": (optim.rmsprop(1e-3), 250)}
+    "resnet50": (optim.momentum(0.01, 0.9), 200)}
 TARGET = 0.9
 
 
