@@ -11,6 +11,7 @@ import xlc
 from examples.networks import columns, layers, network, transformer, translation
 from examples.networks.layers import Layers
 from examples.networks.network import cast
+from xlc.ir.verify import verify_kernel
 
 KEY = xlc.random.key(0)
 
@@ -86,3 +87,18 @@ def test_k_means_ends_where_every_centre_is_the_mean_of_its_rows() -> None:
 def test_perplexity_of_a_uniform_guess_over_ten_symbols_is_ten() -> None:
     loss = xlc.nn.cross_entropy(np.zeros((7, 10)), np.arange(7)).mean()
     assert np.exp(loss) == pytest.approx(10, rel=1e-14)
+
+
+def test_rows_of_a_cache_are_replaced_in_place() -> None:
+    for mode in ("set", "add"):
+        def replaced(cache, rows, values, mode=mode):
+            return getattr(xlc.numpy.at(cache, rows), mode)(values)
+
+        cache, rows, values = np.random.rand(9, 3, 4), np.array([7, 2, 7]), np.random.rand(3, 3, 4)
+        expected = cache.copy()
+        for row, value in zip(rows, values, strict=True):
+            expected[row] = value + (expected[row] if mode == "add" else 0)
+        jitted = xlc.jit(replaced, donate="cache")
+        (kernel,) = (k for k in jitted.compile(cache, rows, values).plan.kernels if "scatter" in k.note)
+        assert kernel.inplace and not verify_kernel(kernel)
+        np.testing.assert_array_equal(jitted(cache, rows, values), expected)
