@@ -57,10 +57,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
     @wraps(f)
     def both(*args: Any, **kwargs: Any) -> Any:
         wrt = Inputs(f, args, resolve(f, positions, len(args)), must_be_float=True)
-        out = f(*wrt.args, **kwargs)
-        if has_aux and (not isinstance(out, tuple) or len(out) != 2):
-            raise XlcTypeError(f"{name} must return a pair (value, aux) where has_aux=True, it returned {what(out)}")
-        value, aux = out if has_aux else (out, None)
+        value, aux = split_aux(f(*wrt.args, **kwargs), has_aux, f)
         y = _scalar(value, name)
         found = cotangents([y], [full(y.type, 1)], wrt.params)
         leaves, tree = flatten(aux)
