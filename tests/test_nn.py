@@ -347,8 +347,6 @@ def test_initial_values() -> None:
         (lambda: nn.lstm_cell(np.ones((2, 3)), (np.ones((2, 4)),) * 2, np.ones((7, 12)), np.ones(12)), r"\(7, 16\)"),
         (lambda: nn.gru_cell(np.ones((2, 3)), np.ones((2, 4)), np.ones((6, 12)), np.ones(12)), r"\(7, 12\)"),
         (lambda: nn.sampled_softmax_loss(KEY, np.ones((9, 2)), np.ones(9), np.ones(3), np.ones((3, 2)), num_sampled=4), "integer labels"),
-        (lambda: nn.ctc_loss(np.ones((4, 2, 3)), np.ones((3, 1), int), np.array([4, 4]), np.array([1, 1])), "batch, most"),
-        (lambda: nn.ctc_loss(np.ones((4, 2, 3)), np.ones((2, 1)), np.array([4, 4]), np.array([1, 1])), "labels must be integers"),
         (lambda: nn.init.he_normal()(KEY, (3,)), "in, out"),
         (lambda: nn.init.variance_scaling(1, "fan", "normal"), "fan_in"),
     ],
