@@ -16,6 +16,12 @@ from xlc.ir.verify import verify_kernel
 from xlc.passes import tile
 
 
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between the stages of a test would stay in the cache."""
+    monkeypatch.setattr(tile, "KEPT", -1.0)
+
+
 def values(*shape: int, seed: int = 0, dtype: Any = "f4") -> np.ndarray:
     return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(dtype)
 
@@ -244,3 +250,12 @@ def test_ahead_of_time(tmp_path: Path) -> None:
     spec = xlc.spec((3, 50, 8))
     library = xlc.aot.load(xlc.aot.export(f, [spec, spec, spec], tmp_path / "f.so").library)
     assert np.array_equal(library(q, k, v), xlc.jit(f)(q, k, v))
+
+
+def test_small_intermediates_stay_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    w1, w2 = values(64, 256), values(256, 16)
+    f = xlc.jit(lambda x: np.maximum(x @ w1, 0) @ w2)
+    small, large = f.compile(values(64, 64)), f.compile(values(1 << 14, 64))
+    assert len(small.kernels) == 2 and "stays in the cache" in small.explain()
+    assert len(large.kernels) == 1

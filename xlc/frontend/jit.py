@@ -29,7 +29,6 @@ from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64, parse_
 from ..run.native import RETRY, Dispatcher
 from .array import Storage, Tracer, lift
 from .dispatch import leaf_order, result_tree
-from .nans import check
 from .reports import Report, nodes_of, owned, tell
 from .trace import as_array, current, describe, mark, refuse, tracing
 from .tree import Tree, flatten, paths, unflatten
@@ -411,6 +410,8 @@ class Jitted:
             mark()
             results, out_tree = self._results(out)
             if config.get("check_nans"):
+                from .nans import check
+
                 check([(n, f"{path} of {self.__name__}") for n, path in zip(results, paths(out_tree, "the result"), strict=True)])
             reports = tuple(owned(trace.reports, params))
             assumptions = tuple(sorted(trace.assumptions, key=str))

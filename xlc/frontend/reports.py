@@ -28,7 +28,6 @@ import numpy as np
 from ..ir.node import Graph, Node, full, parameter
 from ..ir.op import lookup
 from ..ir.types import Type, i64
-from ..ops.shape import repeat
 from ..transform.calls import foreign, substitute
 from .trace import current
 
@@ -222,6 +221,8 @@ class Ring:
 
     def following(self, values: Sequence[Node]) -> list[Node]:
         """The next values of the carries, from what an iteration reports."""
+        from ..ops.shape import repeat  # fills the table of operators, which importing xlc does not wait for
+
         nodes = dict(zip(self.nodes, values, strict=True))
         old, out = iter(self.params), []
         for group, own in self.groups:

@@ -19,11 +19,11 @@ from .. import numpy as np
 from .. import random
 from ..errors import XlcTypeError, XlcValueError
 from . import init
-from .dropout import dropout
-from .embedding import embedding
 from .functions import layer_norm
 from .layer import Layer, input_dtype, input_shape
+from .lookup import embedding
 from .norm import batch_norm
+from .regularize import dropout
 from .window import avg_pool, conv, conv_transpose, local_response_norm, max_pool
 
 Sizes = int | Sequence[int]

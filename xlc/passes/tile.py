@@ -33,6 +33,7 @@ LARGE = 64 << 20  # bytes between two stages that are worth a block in the last 
 STREAMED = 32  # bytes of right operands beyond the cache, per byte of a block, up to which it pays (measured)
 CHUNK = 16  # blocks that share memory, where their number has a name
 SMALL = 1 << 22  # multiplications that one core does alone
+KEPT = 0.5  # what lies between the stages, as a part of the second-level cache, up to which it stays there in any case
 
 
 def tile(partition: Partition, graph: Graph, options: FusionOptions, machine: Machine) -> Partition:
@@ -112,6 +113,8 @@ class _Tiler:
         high = height(max(contractions, key=lambda n: static(weight(n)) or 0), self.machine)
         rows, others = g.extents[g.domain[shared - 1]], product(g.extents[v] for v in g.domain[:shared - 1])
         fitting = MOST_TILES if row is None else STACK_BYTES // max(row, 1) // high or self.machine.l2 // 2 // max(row, 1) // high
+        if whole is not None and whole <= KEPT * self.machine.l2:
+            return "what lies between stays in the cache, and kernels of their own compile sooner"
         if not fitting and not large:
             return "a block of its rows does not fit the cache"
         most = min(max(fitting, 1), MOST_TILES) * high

@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import XlcTypeError
 from ..ir.node import Call, Graph, Node, call_of, outputs
 from ..ir.op import Op
-from ..ir.text import print_graph
 from ..ir.types import Type
 
 __all__ = ["Call", "above", "call", "call_of", "calls", "foreign", "substitute"]
@@ -65,6 +64,8 @@ def foreign(results: Iterable[Node], own: Iterable[Node]) -> list[Node]:
 
 
 def _fingerprint(graph: Graph) -> str:
+    from ..ir.text import print_graph
+
     return hashlib.sha256(print_graph(graph, locations=False).encode()).hexdigest()[:16]
 
 
