@@ -32,7 +32,8 @@ def others(before: Reading) -> float:
     return max(0.0, (now[1] - before[1]) / max(now[0] - before[0], 1e-9))
 
 
-def settle(at_most: float = 0.1) -> None:
+def settle(at_most: float = 1.0) -> None:
+    """At most a second: OpenMP of torch.compile spins for 200 ms."""
     stop = time.perf_counter() + at_most
     while time.perf_counter() < stop:
         before = time.process_time()
