@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import xlc
+import xlc.nn
 from xlc.ir.verify import verify_kernel
 
 
@@ -21,3 +22,12 @@ def test_rows_that_collide_in_the_cache_are_copied(m: int, k: int, n: int, side_
     assert ("local rows" in kernel.loops) == side_by_side and "serial kb in" in kernel.loops
     expected = np.maximum(x.astype("f8") @ w + b, 0)
     assert np.allclose(f(x), expected, rtol=0, atol=(1e-6 if dtype == "f4" else 1e-14) * k)
+
+
+def test_tiles_of_whole_short_rows_are_copied_too() -> None:
+    """A tile of several rows of two pixels, 32 KiB apart, over a contracted dimension that is cut."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((1, 160, 4, 1024)).astype("f4"), rng.standard_normal((1, 1, 1024, 80)).astype("f4")
+    f = xlc.jit(lambda x: xlc.nn.conv(x, w, stride=2))
+    assert "local rows" in f.compile(x).kernels[-1].loops
+    np.testing.assert_allclose(f(x), x[:, ::2, ::2].astype("f8") @ w[0, 0], rtol=0, atol=1e-3)

@@ -211,7 +211,7 @@ class _Contraction:
                 return tile(block * height, height)
             return [If(block < tall, tuple(tile(block * height, height)), tuple(tile(block * (height - 1) + tall, height - 1)))]
 
-        cut = self._cut(m, panels, height)
+        cut = self._cut(m, panels, height * self.width)
         if cut is not None and isinstance(panels, int):
             return self._blocked(cut, panels, count, each)
         if count == 1:
@@ -245,8 +245,8 @@ class _Contraction:
 
         def passing(row: Expr, rows: int) -> list[Stmt]:
             """One block of rows, with every panel of the group."""
-            staged, a = self._staged(row, rows, cut)
-            tile = self._tile(row, rows, cut, a)
+            staged, left = self._staged(row, rows, cut)
+            tile = self._tile(row, rows, cut, left)
             inside = tile if wide * panel_groups == panels else [If(var("j") < const(panels), tuple(tile))]
             return [*staged, *serial([Dimension(ji, wide)], [Let("j", jg * wide + ji), *inside])]
 
@@ -257,27 +257,28 @@ class _Contraction:
         dims = [Dimension(jg, panel_groups), Dimension(mg, row_groups)]
         return dims, [Let(d.name, const(0)) for d in (*dims, Dimension(ji, wide), Dimension(mi, blocks)) if d.extent == 1] + body
 
-    def _staged(self, row: Expr, rows: int, cut: _Piece) -> tuple[list[Stmt], Expr]:
-        """A piece of a block of rows side by side on the stack, and how it is read there; where it lies, if that is as good. Rows a large
-        power of two apart meet in one set of the cache, which has fewer ways than the block has rows."""
-        m, k = self.m, self.ks[0]
+    def _staged(self, row: Expr, rows: int, cut: _Piece) -> tuple[list[Stmt], list[Expr] | None]:
+        """A piece of a block of rows side by side on the stack, and how each row is read there; None if it is as well read where it lies.
+        Rows a large power of two apart meet in one set of the cache, which has fewer ways than the block has rows."""
+        k, count = self.ks[0], rows * self.width
         terms = ix.polynomial(self.a.args[0]) if self.a.op is LOAD else {}
-        pitch = terms.get((m,), 0) * self.a.dtype.bytes if m is not None else 0
-        if m is None or terms.get((k,)) != 1 or pitch == 0 or rows * gcd(pitch, CACHE_WAY) <= CACHE_WAY * 6:
-            return [], self.a
+        apart = gcd(CACHE_WAY, *(terms.get((v,), 0) * self.a.dtype.bytes for v in (self.m, *self.whole) if v is not None))
+        if self.m is None or terms.get((k,)) != 1 or (self.m,) not in terms or count * apart <= CACHE_WAY * 6:
+            return [], None
         line, lane, start = 64 // self.dtype.bytes, var("w"), cut.var * cut.size
         pitch = -(-cut.size // line) * line + line
-        place, at = Buffer("rows", self.dtype, (rows * pitch,), "stack"), var("s")
+        place, at = Buffer("rows", self.dtype, (count * pitch,), "stack"), var("s")
         stop = minimum(start + cut.size, const(cut.depth))
-        stores = [Store(place, (at + lane - start + i * pitch,), substitute(self.a, {m: row + i, k: at + lane}))
-                  for i in range(rows)]
+        stores = [Store(place, (at + lane - start + i * pitch,), substitute(self.a, {**self._row(row, const(i)), k: at + lane}))
+                  for i in range(count)]
         width = self.machine.lanes(self.dtype.bits)
         copied = Loop("s", start, stop, width, "serial", (Loop("w", const(0), minimum(stop - at, const(width)), 1, "vector", tuple(stores),
                                                                width),))
-        return [Local(place), copied], load(place, ((m - row) * pitch + k - start,))
+        return [Local(place), copied], [load(place, (k - start + i * pitch,)) for i in range(count)]
 
-    def _tile(self, row: Expr, rows: int, piece: _Piece | None = None, a: Expr | None = None) -> list[Stmt]:
-        dtype, width, left = self.dtype, self.columns, self.a if a is None else a
+    def _tile(self, row: Expr, rows: int, piece: _Piece | None = None, left: Sequence[Expr] | None = None) -> list[Stmt]:
+        """``left`` holds the left operand of each row, where that is not read in its own place."""
+        dtype, width = self.dtype, self.columns
         lane = var("v")
         count = rows * self.width
         acc = Buffer("acc", dtype, (count * width,), "register")
@@ -301,7 +302,8 @@ class _Contraction:
             if not (self.stop.is_const and self.stop.value == width):
                 inside = inside & (lane < self.stop)
             out.append(vector(full, [Store(acc, (c,), load(waits, (at(place, i),), inside)) for i, c in enumerate(cells)]))
-        update = vector(full, [Store(acc, (c,), fma(at(left, i), at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
+        left = left or [at(self.a, i) for i in range(count)]
+        update = vector(full, [Store(acc, (c,), fma(left[i], at(self.b, i), load(acc, (c,)))) for i, c in enumerate(cells)])
         if piece is None:
             out += serial([Dimension(k, self.extents[k]) for k in self.ks], [*self._prefetches(lane), update])
             return out + self._epilogue(row, count, at, cells, vector)
