@@ -31,3 +31,11 @@ def test_tiles_of_whole_short_rows_are_copied_too() -> None:
     f = xlc.jit(lambda x: xlc.nn.conv(x, w, stride=2))
     assert "local rows" in f.compile(x).kernels[-1].loops
     np.testing.assert_allclose(f(x), x[:, ::2, ::2].astype("f8") @ w[0, 0], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("m", "n"), [(68, 128), (76, 128), (92, 192)])
+def test_one_piece_is_no_piece(m: int, n: int) -> None:
+    """Tiles so low that the whole contracted dimension of a block of rows fits the cache."""
+    rng = np.random.default_rng(m)
+    x, w = rng.standard_normal((m, 1024)).astype("f4"), rng.standard_normal((1024, n)).astype("f4")
+    np.testing.assert_allclose(xlc.jit(lambda x: x @ w)(x), x.astype("f8") @ w, rtol=0, atol=1e-3)

@@ -230,7 +230,7 @@ class _Contraction:
         most, line = self.machine.l1 // 2 // (rows * self.dtype.bytes), 64 // self.dtype.bytes
         even = -(-depth // -(-depth // most))
         piece = -(-even // line) * line
-        return _Piece(var("kb"), piece, -(-depth // piece), depth, place)
+        return _Piece(var("kb"), piece, -(-depth // piece), depth, place) if piece < depth else None
 
     def _blocked(self, cut: _Piece, panels: int, count: int, each: Callable[[Callable[[Expr, int], list[Stmt]]], list[Stmt]]) -> tuple[
             list[Dimension], list[Stmt]]:
