@@ -170,3 +170,19 @@ class Plan:
         return print_plan(self)
 
     __repr__ = __str__
+
+
+def same_place(plan: Plan, a: Slot, b: Slot) -> bool:
+    """Whether a slot lies exactly where another does."""
+    return (a.place == b.place == "arena" and a.at == b.at) or (a.place == "result" and b.place == "param" and (a.at, b.at) in plan.donated)
+
+
+def aliases(plan: Plan, launch: Launch) -> frozenset[int]:
+    """Positions (inputs, then outputs) of the buffers of a launch that share memory with another one, of which one is written."""
+    slots = [plan.by_name[n] for n in (*launch.inputs, *launch.outputs)]
+    found: set[int] = set()
+    for o in range(len(launch.inputs), len(slots)):
+        for k in range(o):
+            if slots[k] is slots[o] or same_place(plan, slots[o], slots[k]):
+                found |= {k, o}
+    return frozenset(found)

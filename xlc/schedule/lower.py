@@ -8,7 +8,7 @@ The kind of the group chooses the lowering; each returns the statements of the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from xlc.ir.loops import LOAD, SIZE, Buffer, Expr, Kernel, Stmt, Store, expressions, statements, walk
 from xlc.ir.machine import Machine
@@ -32,8 +32,13 @@ Loads = dict[Buffer, set[Expr]]  # the addresses at which a buffer is read
 Lowering = Callable[[Group, Places, Machine], "tuple[Stmt, ...] | None"]
 
 
-def lower(group: Group, machine: Machine) -> Step:
+def lower(group: Group, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]]) -> Step:
     """The kernel of a group, by the first lowering of its kind that takes it."""
+
+    def lower_body(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
+        """The loop nest of a group of one stage."""
+        return next(body for lowering in lowerings[group.kind] if (body := lowering(group, places, machine)) is not None)
+
     inputs = group_inputs(group)
     outputs = [*group.roots, *scratch(group)]
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
@@ -53,11 +58,6 @@ def lower(group: Group, machine: Machine) -> Step:
     return Step(kernel, tuple(inputs), tuple(outputs), describe(group), group_after(group))
 
 
-def lower_body(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
-    """The loop nest of a group of one stage."""
-    return next(body for lowering in _LOWERINGS[group.kind] if (body := lowering(group, places, machine)) is not None)
-
-
 def scratch(group: Group) -> tuple[Node, ...]:
     """Memory that the kernel of a group needs beside its results."""
     return blocks_in_memory(group) if group.tiling else rows_in_memory(group)
@@ -75,10 +75,10 @@ def group_after(group: Group) -> tuple[Node, ...]:
 
 
 class Lowerings:
-    """Lowering of many groups: those that are equal but for what they read and write share one kernel."""
+    """Lowering of many groups, by a backend's table or that for CPUs: those that are equal but for what they read and write share one kernel."""
 
-    def __init__(self, machine: Machine):
-        self.machine = machine
+    def __init__(self, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]] | None = None):
+        self.machine, self.lowerings = machine, lowerings or LOWERINGS
         self.known: dict[object, tuple[Step, list[int]]] = {}
 
     def __call__(self, group: Group) -> Step:
@@ -86,7 +86,7 @@ class Lowerings:
         key = structure(group, inputs)
         found = self.known.get(key)
         if found is None:
-            step = lower(group, self.machine)
+            step = lower(group, self.machine, self.lowerings)
             self.known[key] = step, [inputs.index(n) for n in step.inputs]
             return step
         step, used = found
@@ -143,6 +143,6 @@ def describe(group: Group) -> str:
     return "+".join(head) + (f"+{len(names) - 6} more" if len(names) > 6 else "")
 
 
-_LOWERINGS: dict[str, tuple[Lowering, ...]] = {
+LOWERINGS: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
     "ordered": (lower_ordered,), "indexed": (lower_ordered,)}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from xlc.ir.loops import Expr, Kernel, const, size
 from xlc.ir.loops import expr as make_expr
 from xlc.ir.op import lookup
-from xlc.ir.plan import Branch, Launch, Loop, Plan, Slot
+from xlc.ir.plan import Branch, Launch, Loop, Plan, aliases, same_place
 from xlc.ir.types import Size, Type, i64
 
 from .emit import KernelText, emit_kernel, module_text, parallel_loop
@@ -56,17 +56,6 @@ def emit_plan(plan: Plan, target: Target, modules: int = 1) -> list[str]:
 def _declaration(k: KernelText) -> str:
     head = k.function.partition("\n")[0]
     return re.sub(r" %[\w.]+", "", head.replace("define hidden", "declare hidden").rpartition(" #0")[0])
-
-
-def aliases(plan: Plan, launch: Launch) -> frozenset[int]:
-    """Positions (inputs, then outputs) of the buffers of a launch that share memory with another one, of which one is written."""
-    slots = [plan.by_name[n] for n in (*launch.inputs, *launch.outputs)]
-    found: set[int] = set()
-    for o in range(len(launch.inputs), len(slots)):
-        for k in range(o):
-            if slots[k] is slots[o] or _same_place(plan, slots[o], slots[k]):
-                found |= {k, o}
-    return frozenset(found)
 
 
 @dataclass
@@ -190,7 +179,7 @@ class EntryEmitter(Values):
         slots, plan = self.frame.plan.by_name, self.frame.plan
         home, written = outputs[:x.carries], outputs[x.carries:x.carries + x.rows]
         for j, first in enumerate(inputs[x.fixed:x.fixed + x.carries]):
-            if not _same_place(plan, slots[x.outputs[j]], slots[x.inputs[x.fixed + j]]):
+            if not same_place(plan, slots[x.outputs[j]], slots[x.inputs[x.fixed + j]]):
                 self.copy(home[j], first, slots[x.outputs[j]].type.bytes)
         last = None if x.trips is None else self.amount(x.trips)
         strides = {n: self.amount(_row(slots[n].type).bytes) for n in (*x.inputs[x.fixed + x.carries:], *x.outputs[x.carries:][:x.rows])}
@@ -348,11 +337,6 @@ def _row(t: Type) -> Type:
     return t.with_shape(t.shape[1:])
 
 
-def _same_place(plan: Plan, a: Slot, b: Slot) -> bool:
-    """Whether a slot lies exactly where another does."""
-    return (a.place == b.place == "arena" and a.at == b.at) or (a.place == "result" and b.place == "param" and (a.at, b.at) in plan.donated)
-
-
 def _size(name: str) -> Expr:
     return make_expr(lookup("size"), (), i64, (("name", name),))
 
@@ -362,4 +346,4 @@ def _count(plan: Plan, place: str) -> int:
     return 1 + max((s.at for s in plan.slots if s.place == place and isinstance(s.at, int)), default=-1)
 
 
-__all__ = ["FORK", "EntryEmitter", "aliases", "emit_plan", "symbol"]
+__all__ = ["FORK", "EntryEmitter", "emit_plan", "symbol"]

@@ -1,0 +1,250 @@
+"""Kernel -> CUDA C++ of one device function.
+
+    kernel k0(in b0: f32[1024], out b1: f32[1024]) { block b in 0..4 { thread t in 0..256 { b1[b*256+t] = sqrt(b0[b*256+t]) } } }
+ -> static __device__ void k0(const float* __restrict__ b0, float* __restrict__ b1, int block) {
+      const int t = threadIdx.x;
+      { const int e1 = ((block * 256) + t); const float e2 = b0[e1]; const float e3 = sqrtf(e2); b1[e1] = e3; }
+    }
+
+All threads of a block run what stands outside of thread loops, each for itself. A thread loop is what they do side by side: where one
+touches what another thread of an earlier one may have touched (shared or global memory, of which one writes), there is a
+``__syncthreads()`` between them. A local register array in front of thread loops has a row for each thread, which is registers of that
+thread; ``x[t ^ 16]``, the register of another lane of the warp, is a shuffle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from xlc.backends.cstyle import Printer, Value
+from xlc.errors import XlcNotImplementedError
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, const, expressions, statements, var, walk
+from xlc.ir.types import product
+
+from .scalar import SCALARS, TYPES
+
+THREADS = 256
+WARP = 32
+ALIGNMENT = 128  # of what lies in shared memory
+
+Touched = Mapping[Buffer, str]  # buffer -> "r", "w" or "rw"
+
+
+@dataclass(frozen=True)
+class KernelText:
+    """A device function: its text, the constant tables that it reads, the bytes of shared memory it needs, the number of its blocks."""
+
+    name: str
+    function: str
+    tables: Mapping[str, str]
+    shared: int
+    blocks: Expr
+    aliased: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        return self.function
+
+
+def emit_kernel(kernel: Kernel, symbol: str = "", aliased: frozenset[int] = frozenset(), unaligned: frozenset[int] = frozenset()) -> KernelText:
+    """The function of a kernel. The buffers at the positions ``aliased`` (inputs, then outputs) may share memory, those at ``unaligned``
+    need not begin at a multiple of 16 bytes."""
+    return _Emitter(kernel, symbol or kernel.name, aliased, unaligned).text()
+
+
+def grid(kernel: Kernel) -> Loop | None:
+    """The loop over blocks; None of a kernel that does nothing."""
+    if not kernel.body:
+        return None
+    only = kernel.body[0]
+    if len(kernel.body) != 1 or not isinstance(only, Loop) or only.kind != "block":
+        raise XlcNotImplementedError(f"kernel {kernel.name}: a kernel for a GPU is one loop over blocks")
+    return only
+
+
+class _Emitter(Printer):
+    def __init__(self, kernel: Kernel, symbol: str, aliased: frozenset[int], unaligned: frozenset[int]):
+        buffers = (*kernel.inputs, *kernel.outputs)
+        super().__init__(kernel, SCALARS, frozenset(b for k, b in enumerate(kernel.inputs) if k not in aliased), {b: b.name for b in buffers})
+        self.unaligned = frozenset(buffers[k] for k in unaligned)
+        self.symbol, self.aliased = symbol, aliased
+        self.shared = 0
+        self.rows: set[Buffer] = set()  # register arrays with a row for each thread
+        self.thread: Expr | None = None
+        self.nested = 0  # conditions and loops of a single thread
+        self.touched: dict[int, Touched] = {}
+
+    def text(self) -> KernelText:
+        kernel = self.kernel
+        loop = grid(kernel)
+        params = [f"{'const ' if k < len(kernel.inputs) and k not in self.aliased else ''}{TYPES[b.dtype.name]}*"
+                  f"{'' if k in self.aliased else ' __restrict__'} {b.name}" for k, b in enumerate((*kernel.inputs, *kernel.outputs))]
+        params += [*(f"const long long n_{s}" for s in kernel.sizes), "const int block"]
+        if loop is not None:
+            self.line("const int t = threadIdx.x;")
+            self.variable(loop.var, Value("block", True, (0.0, loop.stop.value - 1.0 if loop.stop.is_const else 2.0**31 - 1)))
+            self.uniform(loop.body, {})
+        note = f"// {kernel.note}\n" if kernel.note else ""
+        function = "\n".join([f"{note}static __device__ void {self.symbol}({', '.join(params)}) {{", *self.lines, "}"])
+        return KernelText(self.symbol, function, dict(self.tables), self.shared, loop.stop if loop else const(0),
+                          self.aliased)
+
+    # -- what all threads of a block run ----------------------------------------------------------
+
+    def uniform(self, body: Sequence[Stmt], pending: Touched) -> Touched:
+        """Prints; ``pending`` is what threads have touched since the last barrier. Returns what is pending at the end."""
+        for s in body:
+            if not isinstance(s, Let):
+                self.forget()
+            if self.conflict(s, pending):
+                self.line("__syncthreads();")
+                pending = {}
+            match s:
+                case Local(b):
+                    self.declare(b)
+                case Let():
+                    self.statement(s)
+                    pending = _joined(pending, self.touches(s))
+                case If():
+                    self.forget()
+                    self.enter(f"if ({self.value(s.condition).text})")
+                    pending = _joined(pending, self.touches(Let("", s.condition)))
+                    yes = self.uniform(s.body, pending)
+                    self.leave()
+                    no = pending
+                    if s.orelse:
+                        self.enter("else")
+                        no = self.uniform(s.orelse, pending)
+                        self.leave()
+                    pending = _joined(yes, no)
+                case Loop(kind="thread"):
+                    self.threads(s)
+                    pending = _joined(pending, self.touches(s))
+                case Loop(kind="serial" | "unroll"):
+                    pending = self.uniform_loop(s, pending)
+                case _:
+                    raise XlcNotImplementedError(f"kernel {self.kernel.name}: {type(s).__name__} stands outside of a loop over threads")
+            if not isinstance(s, Let):
+                self.forget()
+        return pending
+
+    def uniform_loop(self, s: Loop, pending: Touched) -> Touched:
+        """What is pending at the head is what is pending in front of the loop, or at the end of an iteration."""
+        head = pending
+        for _ in range(3):
+            head = _joined(head, self.flow(s.body, head))
+        start, stop = self.value(s.start), self.value(s.stop)
+        self.line("#pragma unroll" + ("" if s.kind == "unroll" else " 1"))
+        outer, self.body_of = self.body_of, head
+        self.counted(s, start, stop)
+        head, self.body_of = self.body_of, outer
+        return _joined(pending, head)
+
+    body_of: Touched | None = None
+
+    def body(self, body: Sequence[Stmt]) -> None:
+        if self.thread is None and self.body_of is not None:
+            self.body_of = self.uniform(body, self.body_of)
+        else:
+            super().body(body)
+
+    def flow(self, body: Sequence[Stmt], pending: Touched) -> Touched:
+        """As ``uniform``, without printing."""
+        for s in body:
+            if self.conflict(s, pending):
+                pending = {}
+            match s:
+                case If():
+                    pending = _joined(pending, self.touches(Let("", s.condition)))
+                    pending = _joined(self.flow(s.body, pending), self.flow(s.orelse, pending))
+                case Loop(kind="serial" | "unroll"):
+                    head = pending
+                    for _ in range(3):
+                        head = _joined(head, self.flow(s.body, head))
+                    pending = head
+                case Loop(kind="thread") | Let():
+                    pending = _joined(pending, self.touches(s))
+        return pending
+
+    def touches(self, s: Stmt) -> Touched:
+        """What a statement reads and writes that several threads see."""
+        found = self.touched.get(id(s))
+        if found is None:
+            uses: dict[Buffer, set[str]] = {}
+            for x in statements((s,)):
+                for e in walk(*expressions(x)):
+                    if e.op is LOAD:
+                        uses.setdefault(e["buffer"], set()).add("r")
+                if isinstance(x, Store):
+                    uses.setdefault(x.buffer, set()).add("w")
+            found = {b: "".join(sorted(u)) for b, u in uses.items() if b.space != "register" and b not in self.readonly}
+            if not isinstance(s, Let) or s.name:
+                self.touched[id(s)] = found
+        return found
+
+    def conflict(self, s: Stmt, pending: Touched) -> bool:
+        """Whether a barrier must stand in front of a statement."""
+        if isinstance(s, If):
+            s = Let("", s.condition)
+        if not isinstance(s, Let) and not (isinstance(s, Loop) and s.kind == "thread"):
+            return False
+        return any(b in pending and "w" in use + pending[b] for b, use in self.touches(s).items())
+
+    def declare(self, b: Buffer) -> None:
+        if not all(isinstance(s, int) for s in b.shape):
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the local buffer {b.name} has the size {b.size}; it must be a number")
+        self.names[b] = name = self.name(f"{b.name}_")
+        if b.space == "shared":
+            assert isinstance(b.size, int)
+            self.line(f"{TYPES[b.dtype.name]}* const {name} = ({TYPES[b.dtype.name]}*)(xlc_shared + {self.shared});")
+            self.shared += -(-b.size * b.dtype.bytes // ALIGNMENT) * ALIGNMENT
+        else:
+            if b.shape[:1] != (THREADS,):
+                raise XlcNotImplementedError(f"kernel {self.kernel.name}: registers of a block need one row for each of {THREADS} threads, "
+                                             f"found {b.name}: {b.shape}")
+            self.rows.add(b)
+            self.line(f"{TYPES[b.dtype.name]} {name}[{product(b.shape[1:])}];")
+
+    # -- what each thread runs --------------------------------------------------------------------
+
+    def threads(self, s: Loop) -> None:
+        if not (s.start.is_const and s.start.value == 0 and s.stop.is_const and s.stop.value == THREADS and s.step == 1):
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: a loop over threads runs from 0 to {THREADS}, found {s.start}..{s.stop}")
+        self.enter("")
+        self.thread = var(s.var)
+        self.variable(s.var, Value("t", True, (0.0, THREADS - 1.0)))
+        super().body(s.body)
+        self.thread = None
+        self.leave()
+
+    def offset(self, b: Buffer, index: Sequence[Expr]) -> Expr:
+        if b not in self.rows:
+            return super().offset(b, index)
+        total: Expr = const(0)
+        for k, i in enumerate(index[1:], 1):
+            total = total + i * const(prod(int(n) for n in b.shape[k + 1:] if isinstance(n, int)))
+        return total
+
+    def load(self, x: Expr) -> Value:
+        b = x["buffer"]
+        if b not in self.rows or x.args[0] is self.thread:
+            return super().load(x)
+        lane = x.args[0]
+        if not (lane.op.name == "bitwise_xor" and lane.args[0] is self.thread and lane.args[1].is_const and lane.args[1].value < WARP):
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: {x} reads registers of another thread that is not t ^ constant")
+        text = f"{self.names[b]}[{self.memo[self.offset(b, x.args)].text}]"
+        kind = b.dtype.name if b.dtype.bits >= 32 else "i32"
+        return self.temporary(x, f"({TYPES[b.dtype.name]})__shfl_xor_sync(0xffffffffu, ({TYPES[kind]}){text}, {lane.args[1].value})")
+
+    def store(self, s: Store) -> None:
+        if s.buffer in self.rows and s.index[0] is not self.thread:
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: a thread writes the registers of another, {s.buffer.name}{list(s.index)}")
+        super().store(s)
+
+
+def _joined(a: Touched, b: Touched) -> Touched:
+    return {k: "".join(sorted(set(a.get(k, "") + b.get(k, "")))) for k in {**a, **b}}
+
+
+__all__ = ["ALIGNMENT", "THREADS", "WARP", "KernelText", "emit_kernel", "grid"]

@@ -1,0 +1,28 @@
+"""Which schedule makes the kernel of a group: by its kind, the first that takes it."""
+
+from __future__ import annotations
+
+from xlc.ir.loops import Stmt
+from xlc.ir.machine import Machine
+from xlc.passes.group import Group
+from xlc.schedule.inline import Places
+from xlc.schedule.lower import Lowering
+from xlc.schedule.ordered import lower_ordered
+from xlc.schedule.reduce import lower_reduction
+
+from .bind import bound
+from .map import lower_map
+
+
+def _by_one_thread(lowering: Lowering) -> Lowering:
+    """A nest made for a CPU, each step of its parallel loop by one thread."""
+    def lower(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...] | None:
+        body = lowering(group, places, Machine(vector_bits=32))
+        return None if body is None else tuple(bound(body))
+
+    return lower
+
+
+SCHEDULES: dict[str, tuple[Lowering, ...]] = {
+    "map": (lower_map,), "reduction": (_by_one_thread(lower_reduction),), "contraction": (_by_one_thread(lower_reduction),),
+    "ordered": (_by_one_thread(lower_ordered),), "indexed": (_by_one_thread(lower_ordered),)}
