@@ -197,23 +197,40 @@ def own_results(graph: Graph) -> Graph:
     return Graph(graph.params, tuple(results), graph.name)
 
 
-_BACKENDS: dict[str, Any] = {}
+_backends: dict[str, Any] = {}
 _lock = threading.Lock()
 
 
+def _cpu(device: str) -> Any:
+    from xlc.backends.cpu.backend import BACKEND
+
+    return BACKEND
+
+
+def _cuda(device: str) -> Any:
+    from xlc.backends.cuda.backend import backend
+
+    return backend(device)
+
+
+BACKENDS: dict[str, Callable[[str], Any]] = {"cpu": _cpu, "cuda": _cuda}
+"""What makes the backend of a device, by what stands in front of the colon in the device's name."""
+
+
 def backend_for(device: str | None) -> Any:
-    """The backend that a device name asks for."""
+    """The backend that a device name asks for: "cpu", "cuda" (the current GPU), "cuda:1", "cuda:sm_90" (code for a chip that is not here)."""
     from xlc.errors import XlcValueError
 
-    name = (device or "cpu").split(":")[0]
+    device = device or "cpu"
+    family = device.split(":")[0]
+    if family not in BACKENDS:
+        raise XlcValueError(f"there is no backend for device {device!r}; there are: {', '.join(BACKENDS)}")
+    if family == "cuda" and config.cuda_arch and ":" not in device:
+        device = f"cuda:{config.cuda_arch}"
     with _lock:
-        if name not in _BACKENDS:
-            if name != "cpu":
-                raise XlcValueError(f"there is no backend for device {device!r}; installed: cpu")
-            from xlc.backends.cpu.backend import BACKEND
-
-            _BACKENDS[name] = BACKEND
-    return _BACKENDS[name]
+        if device not in _backends:
+            _backends[device] = BACKENDS[family](device)
+    return _backends[device]
 
 
 def compile_graph(graph: Graph, *, fuse: bool = True, device: str | None = None, donate: Sequence[int] = ()) -> Any:

@@ -15,6 +15,8 @@ class Machine:
     l2: int = 2 << 20
     l3: int = 32 << 20
     cores: int = 2
+    panels: bool = True  # contractions read their right-hand side from panels as wide as a register tile
+    stacked: bool = True  # what lies between the stages of one kernel may lie on the stack of a thread, a block of rows at a time
 
     def lanes(self, bits: int = 32) -> int:
         """Elements of that width in one register."""

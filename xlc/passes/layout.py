@@ -75,6 +75,8 @@ def free_dimensions(dot: Node) -> tuple[list[int], list[int]]:
 
 def layout(graph: Graph, machine: Machine, constants: bool = True) -> Graph:
     """``constants``: rearrange captured right-hand sides, however small."""
+    if not machine.panels:
+        return graph
     return graph.rebuild(lambda n, args: _contraction(n, args, machine, constants) if n.op.kind == "contraction" else None)
 
 

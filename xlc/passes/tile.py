@@ -38,7 +38,7 @@ KEPT = 0.5  # what lies between the stages, as a part of the second-level cache,
 
 def tile(partition: Partition, graph: Graph, options: FusionOptions, machine: Machine) -> Partition:
     """The partition with producers of contractions as stages in front of them."""
-    if not options.tiles:
+    if not options.tiles or not machine.stacked:
         return partition
     tiler = _Tiler(partition, graph, machine)
     for g in partition.groups:

@@ -132,19 +132,15 @@ class Executable:
     def native(self, params: Sequence[int], out_tree: Any, *, donate: Mapping[int, int] | None = None) -> Any:
         """The callable for the dispatcher: ``params[leaf]`` is the parameter that a leaf fills (-1: none), ``out_tree`` the structure of
         the results (its leaves count the graph's results)."""
-        from .native import Executable as Native
-
         program = self.loaded
         names = program.sizes
         dims, checks = self._size_sources(params, names)
         results = [(r.dtype.numpy, tuple(_size_expression(s, names) for s in r.shape)) for r in dict.fromkeys(self.graph.results)]
         leaf_of = {p: leaf for leaf, p in enumerate(params) if p >= 0}
         alias = {r: leaf_of[p] for r, p in program.donated}
-        return Native(program.entry, params=list(params), results=results, out_tree=_renumbered(out_tree, self.positions), dims=dims,
-                      checks=checks,
-                      workspace=max(program.workspace, 0), workspace_function=0 if program.workspace >= 0 else program.workspace_function,
-                      donate=[leaf_of[p] for p in self.options.donate if p in leaf_of], alias=alias or None,
-                      constants=program.constants, name=self.graph.name, keepalive=program)
+        return program.callable(params=list(params), results=results, out_tree=_renumbered(out_tree, self.positions), dims=dims,
+                                checks=checks, donate=[leaf_of[p] for p in self.options.donate if p in leaf_of], alias=alias or None,
+                                name=self.graph.name)
 
     def _size_sources(self, params: Sequence[int], names: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """Where each named size is read from, and the axes that must equal an expression of them."""
@@ -168,7 +164,7 @@ class Executable:
             if flat is None:
                 tree = ("list", [("leaf", i) for i in range(len(self.graph.results))])
                 flat = self._native["flat"] = self.native(range(n), tree)
-        return flat.call_flat([np.asarray(a) for a in arrays])
+        return flat.call_flat(list(arrays))
 
     __call__ = run
 
@@ -181,8 +177,17 @@ class _Program:
         self.code, self.name, self.sizes, self.workspace = code, name, tuple(sizes), workspace
         self.constants, self.donated = tuple(constants), tuple(donated)
         self.library = backend.load(code, name)
-        self.entry: int = self.library.entry
-        self.workspace_function: int = self.library.workspace
+
+    def callable(self, **description: Any) -> Any:
+        """What the front end calls (see ``native.Executable``): by address on the host, or through a device's library."""
+        if not isinstance(getattr(self.library, "entry", None), int):
+            from .on_device import Executable as OnDevice
+
+            return OnDevice(self.library, sizes=self.sizes, constants=self.constants, **description)
+        from .native import Executable as Native
+
+        return Native(self.library.entry, workspace=max(self.workspace, 0), constants=self.constants, keepalive=self,
+                      workspace_function=0 if self.workspace >= 0 else self.library.workspace, **description)
 
     def pack(self) -> bytes:
         head = json.dumps({"name": self.name, "sizes": self.sizes, "workspace": self.workspace, "donated": self.donated,
