@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from xlc.ir import index as ix
 from xlc.ir.loops import Buffer, Expr, If, Loop, Stmt, const, size, substitute, var, walk
 from xlc.ir.machine import Machine
-from xlc.ir.types import Size, product
+from xlc.ir.types import Size, bool_, i64, product
 from xlc.passes.group import Group
 from xlc.schedule.inline import Inliner, Places
 from xlc.schedule.map import join
@@ -28,7 +28,7 @@ BLOCKS = 8  # that a multiprocessor runs at a time
 WAVES = 2  # of blocks that a launch has at least, before threads do more than one vector
 WORK = 64  # operations of one thread up to which its vectors are copied out
 
-Places_ = Sequence[tuple[Buffer, Expr, Expr]]  # buffer, address, value
+Stores = Sequence[tuple[Buffer, Expr, Expr]]  # buffer, address, value
 
 
 def lower_map(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
@@ -45,11 +45,11 @@ def lower_map(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...
     return tuple(turned or elements(dims, stores, repeats(product(d.extent for d in dims), stores, machine)))
 
 
-def vector_width(stores: Places_) -> int:
+def vector_width(stores: Stores) -> int:
     return max(BYTES // max(b.dtype.bytes for b, _, _ in stores), 1)
 
 
-def repeats(total: Size, stores: Places_, machine: Machine) -> int:
+def repeats(total: Size, stores: Stores, machine: Machine) -> int:
     """How many vectors a thread should write: several, where there is enough to do for all multiprocessors, and each is little work."""
     width = vector_width(stores)
     if not isinstance(total, int):
@@ -59,60 +59,55 @@ def repeats(total: Size, stores: Places_, machine: Machine) -> int:
     return max(enough, default=1)
 
 
-def elements(dims: Sequence[Dimension], stores: Places_, times: int = 1) -> list[Stmt]:
+def elements(dims: Sequence[Dimension], stores: Stores, times: int = 1) -> list[Stmt]:
     """Independent stores (buffer, address, value) at every position of ``dims``, ``times`` vectors by each thread."""
     if not dims:
         return positions(1, lambda p: stored(stores))
     *outer, last = dims
-    total = product(d.extent for d in dims)
-    width = vector_width(stores)
-    even = last.static is not None and last.static % width == 0
-    along = ix.address_of([d.extent for d in dims], [d.var for d in dims])
-    if outer and not even and any(a is not along for _, a, _ in stores):
-        width = 1
-    lane = var("v")
+    width, lane = vector_width(stores), var("v")
 
-    def lanes(at: Mapping[Expr, Expr], count: Expr, rows: bool) -> list[Stmt]:
-        """One vector: the variables of ``dims`` are ``at``, which depends on the lane. ``rows``: a row is whole vectors."""
+    def lanes(at: Mapping[Expr, Expr], count: Expr | int) -> Loop:
+        """One vector: where the variables of ``dims`` have these values, over the lane."""
         memo: dict[Expr, Expr] = {}
-        done = [(b, substitute(a, at, memo), substitute(v, at, memo)) for b, a, v in stores]
-        if rows and width > 1:
-            x = var("x")
-            done = [(b, a, uniform(v, x, lane, width)) for b, a, v in done]
-        if width == 1:
-            return [*stored([(b, substitute(a, {lane: const(0)}), substitute(v, {lane: const(0)})) for b, a, v in done])]
-        return [Loop("v", const(0), count, 1, "vector", tuple(stored(done)), width)]
+        done = [(b, substitute(a, at, memo), uniform(substitute(v, at, memo), lane, width)) for b, a, v in stores]
+        return Loop("v", const(0), count if isinstance(count, Expr) else const(count), 1, "vector", tuple(stored(done)), width)
 
-    def body(p: Expr) -> list[Stmt]:
+    if last.static is not None and last.static % width == 0:
+        rows = [*outer, Dimension(var("x"), last.static // width)]
+
+        def along(p: Expr) -> list[Stmt]:
+            with ix.ranges({lane: const(width), **{d.var: size(d.extent) for d in rows}}):
+                return [*decode(rows, p), lanes({last.var: var("x") * width + lane}, width)]
+
+        return positions(product(d.extent for d in rows), along, 1, times)
+    total = product(d.extent for d in dims)
+    dense = ix.address_of([d.extent for d in dims], [d.var for d in dims])
+    if any(a is not dense for _, a, _ in stores):
+        return positions(total, lambda p: [*decode(dims, p), *stored(stores)], 1, times)
+
+    def across(p: Expr) -> list[Stmt]:
+        end = size(total)
         with ix.ranges({lane: const(width)}):
-            if even or width == 1:
-                names = [*outer, Dimension(var("x"), last.extent)]
-                with ix.ranges({d.var: size(d.extent) for d in names}):
-                    return [*decode(names, p), *lanes({last.var: var("x") + lane}, const(width), True)]
-            index = ix.unflatten([d.extent for d in dims], p + lane)
-            at = dict(zip((d.var for d in dims), index, strict=True))
-            end = size(total)
-            return [If(p + width <= end, tuple(lanes(at, const(width), False)), tuple(lanes(at, end - p, False)))]
+            at = dict(zip((d.var for d in dims), ix.unflatten([d.extent for d in dims], p + lane), strict=True))
+            whole = lanes(at, width)
+            return [whole] if width == 1 else [If(p + width <= end, (whole,), (lanes(at, end - p),))]
 
-    return positions(total, body, width, times)
+    return positions(total, across, width, times)
 
 
-COMPARISONS = {("less", 1), ("greater_equal", 1), ("greater", -1), ("less_equal", -1)}
+DECIDED = {("less", 1), ("greater_equal", 1), ("greater", -1), ("less_equal", -1)}  # comparison with 0, the lane's coefficient
 
 
-def uniform(e: Expr, start: Expr, lane: Expr, width: int) -> Expr:
-    """The expression with those comparisons asked for the first lane that have one answer for all ``width``, where ``start`` is a multiple
-    of that:  start + lane < 64  ->  start < 64."""
+def uniform(e: Expr, lane: Expr, width: int) -> Expr:
+    """The expression with those comparisons asked for the first lane that have one answer for all:  4*x + v < 64  ->  4*x < 64."""
     replaced: dict[Expr, Expr] = {}
     for x in walk(e):
-        if not x.args or x.args[0].dtype.name != "i64" or x.dtype.kind != "b" or lane["name"] not in x.free:
-            continue
-        p = ix.polynomial(x.args[0] - x.args[1])
-        c = p.get((lane,), 0)
-        rest = {m: k for m, k in p.items() if m != (lane,)}
-        if (x.op.name, c) in COMPARISONS and all(k % width == 0 or start in m for m, k in rest.items()) \
-                and not any(ix.depends(a, lane) for m in rest for a in m):
-            replaced[x] = x.op(ix.build(rest), const(0))
+        if x.dtype is bool_ and x.args and x.args[0].dtype is i64 and x.op.name in dict(DECIDED) and ix.depends(x, lane):
+            p = ix.polynomial(x.args[0] - x.args[1])
+            rest = {m: k for m, k in p.items() if m != (lane,)}
+            if (x.op.name, p.get((lane,))) in DECIDED and all(k % width == 0 for k in rest.values()) \
+                    and not any(ix.depends(a, lane) for m in rest for a in m):
+                replaced[x] = x.op(ix.build(rest), const(0))
     return substitute(e, replaced) if replaced else e
 
 
