@@ -7,11 +7,12 @@ from xlc.ir.machine import Machine
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.lower import Lowering
-from xlc.schedule.ordered import lower_ordered
+from xlc.schedule.ordered import lower_ordered as cpu_ordered
 from xlc.schedule.reduce import lower_reduction
 
 from .bind import bound
 from .map import lower_map
+from .scan import lower_cumulative
 
 
 def _by_one_thread(lowering: Lowering) -> Lowering:
@@ -23,6 +24,15 @@ def _by_one_thread(lowering: Lowering) -> Lowering:
     return lower
 
 
+def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
+    """Operators whose elements depend on earlier ones along an axis."""
+    node = group.anchor
+    assert node is not None
+    if any(s == 0 for s in node.shape):
+        return ()
+    return tuple(lower_cumulative(group, places, machine) if node.op.monoid is not None else bound(cpu_ordered(group, places, machine)))
+
+
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (_by_one_thread(lower_reduction),), "contraction": (_by_one_thread(lower_reduction),),
-    "ordered": (_by_one_thread(lower_ordered),), "indexed": (_by_one_thread(lower_ordered),)}
+    "ordered": (lower_ordered,), "indexed": (_by_one_thread(cpu_ordered),)}
