@@ -11,6 +11,7 @@ from xlc.schedule.ordered import lower_ordered as cpu_ordered
 from xlc.schedule.reduce import lower_reduction
 
 from .bind import bound
+from .indexed import lower_scatter
 from .map import lower_map
 from .scan import lower_cumulative
 
@@ -35,4 +36,4 @@ def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt,
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (_by_one_thread(lower_reduction),), "contraction": (_by_one_thread(lower_reduction),),
-    "ordered": (lower_ordered,), "indexed": (_by_one_thread(cpu_ordered),)}
+    "ordered": (lower_ordered,), "indexed": (lower_scatter,)}
