@@ -62,9 +62,9 @@ class CudaBackend:
     def lowerings(self) -> Any:
         from xlc.schedule.lower import Lowerings
 
-        from .schedule.lower import SCHEDULES
+        from .schedule.lower import SCHEDULES, scratch
 
-        return Lowerings(self.machine, SCHEDULES)
+        return Lowerings(self.machine, SCHEDULES, scratch)
 
     def text(self, plan: Plan) -> str:
         """The module of a plan. A file ``<plan>.cu`` in the folder of the knob ``override`` replaces it."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from xlc.ir.loops import Stmt
 from xlc.ir.machine import Machine
+from xlc.ir.node import Node
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.lower import Lowering
-from xlc.schedule.ordered import lower_ordered as cpu_ordered
 from xlc.schedule.reduce import lower_reduction
 
 from .bind import bound
 from .indexed import lower_scatter
 from .map import lower_map
 from .scan import lower_cumulative
+from .sort import lower_sort, rows_in_memory
 
 
 def _by_one_thread(lowering: Lowering) -> Lowering:
@@ -31,7 +32,12 @@ def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt,
     assert node is not None
     if any(s == 0 for s in node.shape):
         return ()
-    return tuple(lower_cumulative(group, places, machine) if node.op.monoid is not None else bound(cpu_ordered(group, places, machine)))
+    return tuple((lower_cumulative if node.op.monoid is not None else lower_sort)(group, places, machine))
+
+
+def scratch(group: Group) -> tuple[Node, ...]:
+    """Memory that kernels need beside their results."""
+    return rows_in_memory(group)
 
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
