@@ -319,10 +319,6 @@ class Prover:
             return ([[{}]] if self._proved(divisor) else []), (upper + ([[t]] if self._proved(t) else []))
         if name == "floor_divide":
             return self._quotient_bounds(a)
-        if name in ("bitwise_and", "bitwise_xor") and a.args[1].is_const and a.args[1].value >= 0 and self._proved(self.poly(a.args[0])):
-            high, mask = self._constant(self.poly(a.args[0]), False), a.args[1].value
-            top = mask if name == "bitwise_and" else None if high is None else (1 << max(high, mask).bit_length()) - 1
-            return [[{}]], ([] if top is None else [[number(top)]])
         if name == "cast" and a.args[0].dtype.kind in "biu" and a.args[0].dtype.bits < 64:
             d = a.args[0].dtype
             high = 1 if d.kind == "b" else 2 ** (d.bits - (d.kind == "i")) - 1
