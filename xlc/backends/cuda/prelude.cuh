@@ -1,0 +1,171 @@
+// The names that generated CUDA text may use besides plain C++ and what NVRTC itself knows. It stands in front of every module; the
+// tests put `tests/cuda_shim/shim.h`, which defines the same names for a CPU, in its place. Nothing is included: NVRTC needs no headers.
+//
+// A module is this file, then the text of one Plan. XLC_TABLE(A, S) comes first in it and defines `struct Table { void* at[A]; long long
+// sizes[S]; }` (a part without entries has one, unused); XLC_ENTRY(name) begins an entry of 256 threads; XLC_AT(k) and XLC_SIZE(k) read
+// the table inside of an entry:
+//
+//     XLC_TABLE(2, 1)
+//     static __device__ __forceinline__ void k0(const float* __restrict__ b0, float* __restrict__ b1, long long n, int block) {
+//       const long long i = block * 256ll + threadIdx.x;
+//       if (i < n) b1[i] = sqrtf(b0[i]);
+//     }
+//     XLC_ENTRY(l0) { k0((const float*)XLC_AT(0), (float*)XLC_AT(1), XLC_SIZE(0), blockIdx.x); }
+//
+// The table is the argument of an entry by value. With -DXLC_GRAPH it lies in device memory, at an address that a captured graph keeps,
+// and XLC_TABLE also makes the entry `xlc_set_table(Table* table, Table value)`, which writes it (one block) before each replay.
+//
+// Known to NVRTC, and to be used (the shim defines just these):
+//   threadIdx.x blockIdx.x gridDim.x  __syncthreads() __syncwarp()
+//   __shfl_xor_sync __shfl_up_sync __shfl_down_sync __shfl_sync (mask, value of 32 or 64 bits, lane)  __ballot_sync __any_sync (mask, bool)
+//   sqrtf fmaf floorf ceilf truncf rintf fabsf  sqrt fma floor ceil trunc rint fabs  __umulhi __umul64hi
+#ifndef XLC_PRELUDE
+#define XLC_PRELUDE
+
+#define XLC_TABLE_STRUCT(A, S) struct Table { void* at[(A) ? (A) : 1]; long long sizes[(S) ? (S) : 1]; };
+#ifdef XLC_GRAPH
+#define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S) \
+  extern "C" __global__ void __launch_bounds__(256) xlc_set_table(Table* table, const __grid_constant__ Table value) { \
+    for (unsigned i = threadIdx.x; i < sizeof(Table) / 8; i += 256) ((long long*)table)[i] = ((const long long*)&value)[i]; \
+  }
+#define XLC_ENTRY(name) extern "C" __global__ void __launch_bounds__(256) name(const Table* __restrict__ table)
+#define XLC_AT(k) (table->at[k])
+#define XLC_SIZE(k) (table->sizes[k])
+#else
+#define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S)
+#define XLC_ENTRY(name) extern "C" __global__ void __launch_bounds__(256) name(const __grid_constant__ Table table)
+#define XLC_AT(k) (table.at[k])
+#define XLC_SIZE(k) (table.sizes[k])
+#endif
+
+#define XLC_INLINE static __device__ __forceinline__
+
+// The shared memory of a block: kernels cut it up by offset.
+extern __shared__ __align__(128) unsigned char xlc_shared[];
+
+// N adjacent elements, which are loaded and stored by one access.
+template <class T, int N> struct alignas(sizeof(T) * N) xlc_vec { T e[N]; };
+
+// The bits of a value as another type of the same size.
+template <class To, class From> XLC_INLINE To xlc_bits(From from) {
+  static_assert(sizeof(To) == sizeof(From), "xlc_bits between types of different sizes");
+  union { From from; To to; } u = {from};
+  return u.to;
+}
+
+// ---- f16 and bf16 are `unsigned short`. Conversions round once, to nearest even; nan stays nan.
+
+XLC_INLINE float xlc_f16_to_f32(unsigned short x) { float y; asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x)); return y; }
+XLC_INLINE unsigned short xlc_f32_to_f16(float x) { unsigned short y; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y; }
+XLC_INLINE unsigned short xlc_f64_to_f16(double x) { unsigned short y; asm("cvt.rn.f16.f64 %0, %1;" : "=h"(y) : "d"(x)); return y; }
+XLC_INLINE float xlc_bf16_to_f32(unsigned short x) { return __uint_as_float((unsigned)x << 16); }
+
+XLC_INLINE unsigned short xlc_f32_to_bf16(float x) {
+#if __CUDA_ARCH__ >= 800
+  unsigned short y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+#else
+  const unsigned u = __float_as_uint(x);
+  return x != x ? 0x7fff : (unsigned short)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+#endif
+}
+
+// By way of the f32 towards zero, made odd where that is not exact: a sticky bit, which keeps the second rounding from being another.
+XLC_INLINE unsigned short xlc_f64_to_bf16(double x) {
+  const float y = __double2float_rz(x);
+  return xlc_f32_to_bf16((double)y == x ? y : __uint_as_float(__float_as_uint(y) | 1));
+}
+
+// ---- Copies from global to shared memory that are seen after a wait. Addresses are multiples of the size. `_zfill` writes zeros and
+// reads nothing where `valid` is false. xlc_cp_wait<N>() waits for all but the last N groups that this thread committed.
+
+XLC_INLINE unsigned xlc_shared_address(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }
+
+#if __CUDA_ARCH__ >= 800
+#define XLC_CP_ASYNC(bytes, cache) \
+  XLC_INLINE void xlc_cp_async##bytes##_zfill(void* shared, const void* global, bool valid) { \
+    asm volatile("cp.async." cache ".shared.global [%0], [%1], " #bytes ", %2;" \
+                 :: "r"(xlc_shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(valid ? bytes : 0) : "memory"); \
+  } \
+  XLC_INLINE void xlc_cp_async##bytes(void* shared, const void* global) { \
+    asm volatile("cp.async." cache ".shared.global [%0], [%1], " #bytes ";" \
+                 :: "r"(xlc_shared_address(shared)), "l"(__cvta_generic_to_global(global)) : "memory"); \
+  }
+XLC_INLINE void xlc_cp_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> XLC_INLINE void xlc_cp_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
+#else  // plain copies
+#define XLC_CP_ASYNC(bytes, cache) \
+  XLC_INLINE void xlc_cp_async##bytes##_zfill(void* shared, const void* global, bool valid) { \
+    typedef xlc_vec<unsigned, bytes / 4> words; \
+    *(words*)shared = valid ? *(const words*)global : words{}; \
+  } \
+  XLC_INLINE void xlc_cp_async##bytes(void* shared, const void* global) { xlc_cp_async##bytes##_zfill(shared, global, true); }
+XLC_INLINE void xlc_cp_commit() {}
+template <int N> XLC_INLINE void xlc_cp_wait() {}
+#endif
+XLC_CP_ASYNC(4, "ca")
+XLC_CP_ASYNC(8, "ca")
+XLC_CP_ASYNC(16, "cg")
+#undef XLC_CP_ASYNC
+
+// ---- Tensor cores. All 32 lanes of a warp take part; fragments lie in the lanes as the PTX ISA says.
+//
+// ldmatrix: 8x8 matrices of 16-bit elements in shared memory; lane i gives the address of row i % 8 (16 bytes, aligned) of matrix i / 8,
+// and gets two adjacent elements of each (of its transpose). A barrier stands between it and the stores of what it reads.
+
+#define XLC_LDMATRIX_X4(name, kind) XLC_INLINE void name(unsigned r[4], const void* row) { \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" kind ".shared.b16 {%0, %1, %2, %3}, [%4];" \
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(xlc_shared_address(row))); \
+  }
+#define XLC_LDMATRIX_X2(name, kind) XLC_INLINE void name(unsigned r[2], const void* row) { \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2" kind ".shared.b16 {%0, %1}, [%2];" \
+                 : "=r"(r[0]), "=r"(r[1]) : "r"(xlc_shared_address(row))); \
+  }
+XLC_LDMATRIX_X4(xlc_ldmatrix_x4, "")
+XLC_LDMATRIX_X4(xlc_ldmatrix_x4_trans, ".trans")
+XLC_LDMATRIX_X2(xlc_ldmatrix_x2, "")
+XLC_LDMATRIX_X2(xlc_ldmatrix_x2_trans, ".trans")
+#undef XLC_LDMATRIX_X4
+#undef XLC_LDMATRIX_X2
+
+// d += a b: a of 16 rows, b of 8 columns (each column together), d in f32. bf16 and tf32 are there from sm_80 on; below they are no
+// names, so that a schedule that asks for them does not compile.
+
+#define XLC_MMA(name, shape) XLC_INLINE void name(float d[4], const unsigned a[4], const unsigned b[2]) { \
+    asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
+  }
+#if __CUDA_ARCH__ >= 800
+XLC_MMA(xlc_mma_m16n8k16_f16, "m16n8k16.row.col.f32.f16.f16.f32")
+XLC_MMA(xlc_mma_m16n8k16_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
+XLC_MMA(xlc_mma_m16n8k8_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
+
+// To nearest, ties away from zero; the result is an operand of mma.
+XLC_INLINE unsigned xlc_f32_to_tf32(float x) { unsigned y; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x)); return y; }
+#else  // two halves of k
+XLC_INLINE void xlc_mma_m16n8k16_f16(float d[4], const unsigned a[4], const unsigned b[2]) {
+  for (int h = 0; h < 2; h++)
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[2 * h]), "r"(a[2 * h + 1]), "r"(b[h]));
+}
+#endif
+#undef XLC_MMA
+
+// ---- Waits for every thread of every block of a cooperative launch. The counter is zero before the launch. Block 0 adds what makes the
+// sum of a round 2^31, so that the top bit flips when the last block has come and the counter is good for the next round as it is
+// (the barrier of cooperative groups). What was written before is seen after.
+XLC_INLINE void xlc_grid_sync(unsigned* counter) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    const unsigned before = atomicAdd(counter, blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1u);
+    while (((*(volatile unsigned*)counter ^ before) & 0x80000000u) == 0) {}
+    __threadfence();
+  }
+  __syncthreads();
+}
+
+#undef XLC_INLINE
+#endif
