@@ -3,12 +3,17 @@ colon: shim, shim:descending, shim:random."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from cuda_shim import MISSING, ShimDevice
 
 from xlc import pipeline
 from xlc.backends.cuda.backend import CudaBackend
+
+
+DEVICES = ("cuda",) if os.environ.get("XLC_CUDA_DEVICE") == "gpu" else () if MISSING else ("shim:random",)
+"""What conformance is tested on beside the CPU."""
 
 
 class ShimBackend(CudaBackend):
@@ -34,4 +39,4 @@ def chip(arch: str = "sm_90") -> Any:
     return pipeline.backend_for(f"cuda:{arch}")
 
 
-__all__ = ["MISSING", "ShimBackend", "chip", "install"]
+__all__ = ["DEVICES", "MISSING", "ShimBackend", "chip", "install"]
