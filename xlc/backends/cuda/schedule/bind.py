@@ -14,16 +14,16 @@ from xlc.ir.loops import Expr, If, Let, Loop, Stmt, const, size, var
 from xlc.ir.types import Size
 
 THREADS = 256
-T, B = var("t"), var("b")
+T, B = var("tx"), var("bx")
 
 
 def threads(*body: Stmt) -> Loop:
     """What every thread of a block does."""
-    return Loop("t", const(0), const(THREADS), 1, "thread", tuple(body))
+    return Loop(T["name"], const(0), const(THREADS), 1, "thread", tuple(body))
 
 
 def blocks(count: Size | Expr, *body: Stmt) -> Loop:
-    return Loop("b", const(0), count if isinstance(count, Expr) else size(count), 1, "block", tuple(body))
+    return Loop(B["name"], const(0), count if isinstance(count, Expr) else size(count), 1, "block", tuple(body))
 
 
 def pieces(n: Size, each: int) -> Size:
