@@ -175,7 +175,8 @@ def _build(text: str, flags: Sequence[str], more: Sequence[str | Path]) -> Path:
         return library
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = folder / f"{key}.{os.getpid()}.{threading.get_ident()}.so"
-    done = subprocess.run([command[0], "-shared", "-o", str(made), "-x", "c++", "-", *command[1:]], input=text, capture_output=True, text=True)
+    done = subprocess.run([command[0], "-shared", "-o", str(made), "-x", "c++", "-", *command[1:]], input=text,
+                          capture_output=True, text=True)
     if done.returncode:
         raise XlcError(f"g++ rejects the CUDA text:\n{done.stderr[:4000]}")
     os.replace(made, library)

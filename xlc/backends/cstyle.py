@@ -21,8 +21,25 @@ from typing import Any, NamedTuple
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, const, expressions, statements, substitute, \
-    var, walk
+from xlc.ir.loops import (
+    LOAD,
+    Buffer,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Local,
+    Loop,
+    Prefetch,
+    Stmt,
+    Store,
+    const,
+    expressions,
+    statements,
+    substitute,
+    var,
+    walk,
+)
 from xlc.ir.types import DType, bool_, i64
 
 Interval = tuple[float, float]
@@ -150,8 +167,8 @@ class Printer:
 
     def expand(self, x: Expr) -> Expr:
         if x.op.decompose is None:
-            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the operator {x.op.name} on {x.args[0].dtype} has neither a rule on this "
-                                         f"device nor a decomposition")
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the operator {x.op.name} on {x.args[0].dtype} has neither a rule on "
+                                         f"this device nor a decomposition")
         return x.op.decompose(*x.args, **dict(x.attrs))
 
     def leaf(self, x: Expr) -> Value:
@@ -332,15 +349,17 @@ class Printer:
         self.vectors = outside
 
     def accesses(self, s: Loop, lane: Expr) -> tuple[list[tuple[Buffer, Expr]], list[tuple[Buffer, Expr]]]:
-        """The (buffer, address) pairs that all lanes read, and write, together: aligned neighbours, in memory, on every path. None of what is
-        loaded is stored in the same loop, unless by the same lane after."""
+        """The (buffer, address) pairs that all lanes read, and write, together: aligned neighbours, in memory, on every path. None of what
+        is loaded is stored in the same loop, unless by the same lane after."""
         plain = [x for x in s.body if isinstance(x, (Let, Store))]
         inside = {x.name for x in statements(s.body) if isinstance(x, Let)}
         if len(plain) != len(s.body):
             return [], []
 
         def together(b: Buffer, index: Sequence[Expr]) -> bool:
-            if b.space not in ("global", "shared") or b in self.unaligned or len(index) != 1 or b.dtype.bytes * s.width > 16 or index[0].free & inside:
+            if b.space not in ("global", "shared") or b in self.unaligned or len(index) != 1 or b.dtype.bytes * s.width > 16:
+                return False
+            if index[0].free & inside:
                 return False
             p = ix.polynomial(index[0])
             if p.get((lane,)) != 1 or any(ix.depends(a, lane) for m in p if m != (lane,) for a in m):

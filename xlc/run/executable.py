@@ -183,7 +183,7 @@ class Program:
         if not isinstance(getattr(self.library, "entry", None), int):
             from .on_device import Executable as OnDevice
 
-            return OnDevice(self.library, sizes=self.sizes, constants=self.constants, **description)
+            return OnDevice(self.library, constants=self.constants, **description)
         from .native import Executable as Native
 
         return Native(self.library.entry, workspace=max(self.workspace, 0), constants=self.constants, keepalive=self,
