@@ -76,6 +76,7 @@ WOVEN = frozenset(
         *("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "floor_divide", "remainder"),
         *("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "bitwise_left_shift", "bitwise_right_shift"),
         *("logical_and", "logical_or", "logical_not", "sum", "prod", "max", "min", "any", "all"),
+        "lookup",  # its table is a constant of the module, which is for an emitter to place
     ]
 )
 COMPILER = ("ir", "transform", "passes", "schedule", "backends", "run", "observe.py", "pipeline.py", "aot", "tools")
