@@ -190,7 +190,7 @@ def mentions() -> dict[str, set[str]]:
 @pytest.mark.parametrize("kind", sorted({op.kind for op in OPS.values()}))
 def test_the_compiler_does_not_know_operators_by_name(kind: str) -> None:
     """One file of the compiler at most, tests and front ends (which give operators their public names) aside: adding an operator edits
-    no pass, no schedule and no backend. (A backend's table of scalar operators lists what it has in the hardware; all else is decomposed.)"""
+    no pass, no schedule and no backend. (A backend's table of scalar operators lists what its hardware has; all else is decomposed.)"""
     found = mentions()
     for name, op in OPS.items():
         if op.kind == kind and name not in WOVEN:
