@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 
 
@@ -12,3 +15,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(scope="session")
+def cuda_device() -> Any:
+    """What CUDA text runs on: the shim on the CPU, or with ``XLC_CUDA_DEVICE=gpu`` CuPy's current device."""
+    which = os.environ.get("XLC_CUDA_DEVICE", "shim")
+    if which == "gpu":
+        from xlc.backends.cuda import device
+
+        return device.current()
+    if which != "shim":
+        raise pytest.UsageError(f"XLC_CUDA_DEVICE={which!r}: expected gpu, or shim")
+    return pytest.importorskip("cuda_shim", reason="tests/cuda_shim is not there").ShimDevice()
