@@ -100,7 +100,8 @@ class ShimDevice:
     def launch(self, function: ShimFunction, grid: int, shared: int, argument: np.ndarray, cooperative: bool = False) -> None:
         """Run all blocks. XlcError, which names the entry, where the text does what a chip leaves undefined."""
         if shared > self.chip.shared_block:
-            raise XlcError(f"{function.name} asks for {shared} bytes of shared memory; a block of {self.arch} may have {self.chip.shared_block}")
+            raise XlcError(f"{function.name} asks for {shared} bytes of shared memory; a block of {self.name} ({self.arch}) may have "
+                           f"{self.chip.shared_block}")
         argument = np.ascontiguousarray(argument)
         message = ctypes.create_string_buffer(1000)
         with _lock:
