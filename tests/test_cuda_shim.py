@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 PRELUDE = Path(nvrtc.__file__).with_name("prelude.cuh").read_text("utf-8")
 bfloat16 = ml_dtypes.bfloat16
-SHIMS = [ShimDevice(order=order, seed=seed) for order, seed in [("ascending", 0), ("descending", 0), ("random", 1), ("random", 2), ("random", 3)]]
+SHIMS = [ShimDevice(order=order, seed=seed)
+         for order, seed in (("ascending", 0), ("descending", 0), ("random", 1), ("random", 2), ("random", 3))]
 each_order = pytest.mark.parametrize("shim", SHIMS, ids=lambda d: f"{d.order}{d.seed}")
 
 
@@ -95,7 +96,8 @@ def test_every_name_compiles_for_every_chip(arch: str) -> None:
 
 def test_the_text_above_has_every_name() -> None:
     """Of the prelude: in its list, defined as functions, or made by a macro from others; and the shim compiles it."""
-    listed = re.findall(r"\b(?:__\w+|\w*(?:sqrt|fma|floor|ceil|trunc|rint|fabs)f?)\b", PRELUDE[PRELUDE.index("Known to NVRTC"):PRELUDE.index("#ifndef")])
+    known = PRELUDE[PRELUDE.index("Known to NVRTC"):PRELUDE.index("#ifndef")]
+    listed = re.findall(r"\b(?:__\w+|\w*(?:sqrt|fma|floor|ceil|trunc|rint|fabs)f?)\b", known)
     made = re.findall(r"XLC_INLINE[\w ]* (xlc_\w+)\(|XLC_(?:MMA|LDMATRIX_X\d)\((xlc_\w+)", PRELUDE)
     copies = [f"xlc_cp_async{n}{z}" for n in re.findall(r"^XLC_CP_ASYNC\((\d+)", PRELUDE, re.MULTILINE) for z in ("", "_zfill")]
     names = {*listed, *("".join(m) for m in made), *copies, "xlc_vec", "xlc_shared"} - {"xlc_shared_address", "xlc_global", "xlc_cp_async"}
@@ -149,7 +151,8 @@ def same(found: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name, kind", [("f16", np.float16), ("bf16", bfloat16)])
 def test_conversions(cuda_device: Any, name: str, kind: Any) -> None:
-    same(elementwise(cuda_device, f"xlc_{name}_to_f32(x)", HALVES, "unsigned short", np.float32, "float"), HALVES.view(kind).astype(np.float32))
+    wide = elementwise(cuda_device, f"xlc_{name}_to_f32(x)", HALVES, "unsigned short", np.float32, "float")
+    same(wide, HALVES.view(kind).astype(np.float32))
     with np.errstate(all="ignore"):
         x = hard(np.float32)
         narrow = elementwise(cuda_device, f"xlc_f32_to_{name}(x)", x, "float", np.uint16, "unsigned short").view(kind)
@@ -311,7 +314,8 @@ GRID = """XLC_ENTRY(f) {
 
 def whole_grid(device: Any, text: str = GRID) -> bool:
     n = 7 * 256
-    x, counter = run(device, text, [np.stack([np.arange(n), np.zeros(n)]).astype(np.int32), np.zeros(1, np.uint32)], grid=7, cooperative=True)
+    x = np.stack([np.arange(n), np.zeros(n)]).astype(np.int32)
+    x, counter = run(device, text, [x, np.zeros(1, np.uint32)], grid=7, cooperative=True)
     return np.array_equal(x[1], (np.arange(n) + 5 * 300) % n + 5) and not counter[0] & 0x7FFFFFFF
 
 
@@ -344,7 +348,7 @@ def test_fragments(cuda_device: Any) -> None:
     np.testing.assert_array_equal(found[:32], np.concatenate([plain, turned, plain[:, :2], turned[:, :2]], 1))
 
 
-# C (M x N) of tiles 64 x 64, 8 warps of 16 x 32, K in steps of 32 through three stages of shared memory; rows of A and B are multiples of 8.
+# C (M x N) of tiles 64 x 64, 8 warps of 16 x 32, K in steps of 32 through three stages of shared memory; K and N are multiples of 8.
 MATMUL = """XLC_ENTRY(f) {
   typedef unsigned short half;
   const half* A = (const half*)XLC_AT(0); const half* B = (const half*)XLC_AT(1);
@@ -457,13 +461,22 @@ def test_copies_of_every_size(cuda_device: Any, size: int) -> None:
 # ------------------------------------------------------------------------------------------------ what the shim finds
 
 FAULTS = {
-    "some return": ("if (threadIdx.x == 5) return;\n __syncthreads();", r"f: block 0 does not go on: 255 threads \(thread 0 first\) wait at "
-                    r"__syncthreads \(line 2\); 1 threads \(thread 5 first\) have returned"),
-    "two barriers": ("if (threadIdx.x < 9) __syncthreads();\n else __syncthreads();", "line 2: thread 0 of block 0 waits at line 1 meanwhile"),
-    "a lane is missing": ("if (threadIdx.x % 32) __syncwarp();", "248 threads .thread 1 first. wait for lanes of their warp .line 1. with mask"),
-    "other shuffles": ("int v = 0; if (threadIdx.x < 9) v = __shfl_xor_sync(~0u, v, 1);\n else v = __shfl_xor_sync(~0u, v, 2);", "does not go on"),
+    "some return": (
+        "if (threadIdx.x == 5) return;\n __syncthreads();",
+        "f: block 0 does not go on: 255 threads .thread 0 first. wait at __syncthreads .line 2.; 1 threads .thread 5 first. have returned"),
+    "two barriers": (
+        "if (threadIdx.x < 9) __syncthreads();\n else __syncthreads();",
+        "thread 255, line 2: thread 0 of block 0 waits at line 1 meanwhile"),
+    "a lane is missing": (
+        "if (threadIdx.x % 32) __syncwarp();",
+        "248 threads .thread 1 first. wait for lanes of their warp .line 1. with mask 0xffffffff"),
+    "other shuffles": (
+        "int v = 0; if (threadIdx.x < 9) v = __shfl_xor_sync(~0u, v, 1);\n else v = __shfl_xor_sync(~0u, v, 2);",
+        "9 threads .thread 0 first. wait for lanes of their warp .line 1."),
     "not in the mask": ("__ballot_sync(0xffff, true);", "thread 16, line 1: the mask 0x0000ffff does not name the lane itself"),
-    "from outside the mask": ("if (threadIdx.x < 8) __shfl_xor_sync(0xff, 1, 8);", "lane 0 takes the value of lane 8, which the mask does not name"),
+    "from outside the mask": (
+        "if (threadIdx.x < 8) __shfl_xor_sync(0xff, 1, 8);",
+        "lane 0 takes the value of lane 8, which the mask does not name"),
     "past shared memory": ("xlc_shared[128 + threadIdx.x] = 0;", "a store to shared memory at 128, past the end at 128"),
     "copy past it": ("xlc_cp_async16(xlc_shared + 120, XLC_AT(0));", "xlc_cp_async16 writes outside of the shared memory"),
     "copy to elsewhere": ("float x[4]; xlc_cp_async16(x, XLC_AT(0));", "xlc_cp_async16 writes outside of the shared memory"),
@@ -475,8 +488,12 @@ FAULTS = {
     "an endless recursion": ("f(table); __syncthreads();", "the stack overflows"),
     "before an array": ("((char*)XLC_AT(0))[-1] = 0;", "f: something is written beside an array of 1024 bytes"),
     "after an array": ("((char*)XLC_AT(0))[1024] = 0;", "f: something is written beside an array of 1024 bytes"),
-    "not cooperative": ("xlc_grid_sync((unsigned*)XLC_AT(0));", "256 threads .* wait at xlc_grid_sync .line 1.; the launch is not cooperative"),
-    "not zero": ("((unsigned*)XLC_AT(0))[0] = 7; xlc_grid_sync((unsigned*)XLC_AT(0));", "the counter of xlc_grid_sync is not zero"),
+    "not cooperative": (
+        "xlc_grid_sync((unsigned*)XLC_AT(0));",
+        "256 threads .thread 0 first. wait at xlc_grid_sync .line 1.; the launch is not cooperative"),
+    "not zero": (
+        "((unsigned*)XLC_AT(0))[0] = 7; xlc_grid_sync((unsigned*)XLC_AT(0));",
+        "the counter of xlc_grid_sync is not zero before the launch"),
 }
 
 
@@ -521,7 +538,7 @@ def test_arrays_of_the_device() -> None:
 
 def test_other_processors_switch_threads_too() -> None:
     """By ucontext: the runtime is another one, hence another process."""
-    program = "import test_cuda_shim as t; [t.check_reduction(s) for s in t.SHIMS]; assert all(t.whole_grid(s) for s in t.SHIMS); print('done')"
+    program = "from test_cuda_shim import *\nfor s in SHIMS: check_reduction(s); assert whole_grid(s)\nprint('done')"
     here = os.path.dirname(os.path.abspath(__file__))
     path = os.pathsep.join([here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path, "XLC_SHIM_PORTABLE": "1"},

@@ -38,7 +38,7 @@
 #define XLC_SIZE(k) (table.sizes[k])
 #endif
 
-#define XLC_INLINE static __device__ __forceinline__
+#define XLC_INLINE __device__ __forceinline__  // and not static: what a text does not use is no warning
 
 // The same address, of which the compiler knows that it is in global memory: it cannot see that of one that was itself loaded.
 XLC_INLINE void* xlc_global(void* p) {
