@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from benchmarks.gpu import __main__ as measured
 from xlc.backends.cuda import device, nvrtc
 from xlc.tools import gpu_check
 from xlc.tools.cli import main
@@ -75,3 +78,29 @@ def test_the_sections_run_what_exists() -> None:
     assert gpu_check.BUDGET < 480 and "tests/test_cuda_device.py" in found["conformance"].argv
     assert all((gpu_check.ROOT / n).exists() for s in found.values() for n in s.needs)
     assert sys.executable not in found["conformance"].argv
+
+
+def test_benchmarks_go_on_after_a_process_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group that ended it is named, and those after it get a process of their own."""
+    absent = {"JAX": "ValueError: wrong", "Triton": "not installed (x)"}
+    row = {"workload": "w", "absent": absent, "verdicts": [{"met": True}, {"met": None}]}
+    began: list[list[str]] = []
+
+    def run(argv: list[str], **_: Any) -> Any:
+        groups = argv[3:argv.index("--worker")]
+        began.append(groups)
+        events: list[dict[str, Any]] = [{"event": "versions", "versions": {}, "chip": "H200"}]
+        for group in groups:
+            events.append({"event": "begun", "group": group})
+            if group == "matmul":
+                break
+            events += [{"event": "row", "group": group, "row": row, "table": "head\n----\n| w |"}, {"event": "done", "group": group}]
+        Path(argv[argv.index("--worker") + 1]).write_text("\n".join(map(json.dumps, events)) + "\n")
+        return SimpleNamespace(returncode=-6 if "matmul" in groups else 0)
+
+    monkeypatch.setattr(measured.subprocess, "run", run)
+    found = measured.report(measured.collect(["rows", "matmul", "overhead"], smoke=False, seconds=60))
+    assert began == [["rows", "matmul", "overhead"], ["overhead"]]
+    assert [r["group"] for r in found["rows"]] == ["rows", "overhead"] and found["chip"] == "H200"
+    assert found["wrong"] == ["matmul: the process ended: -6", *["w: JAX: ValueError: wrong"] * 2]
+    assert found["summary"] == "2 rows, bars: 2 met, 2 open, 3 problems" and found["table"].count("| w |") == 2

@@ -32,6 +32,7 @@ from ..backends.cuda import device
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = 470.0  # seconds for all sections together
+MARGIN = 35.0  # seconds of a section's time in which it ends by itself
 TAIL = 4000  # characters of a section's output that are kept
 NO_GPU = 2
 
@@ -40,8 +41,8 @@ Reader = Callable[[str, Path], tuple[dict[str, Any], str]]
 
 @dataclass(frozen=True)
 class Section:
-    """``argv`` after the interpreter; "{file}" in it is a file that the process may write. ``read`` makes of its output and that file what
-    was found, and a line about it. ``before`` is what runs the interpreter."""
+    """``argv`` after the interpreter; "{file}" in it is a file that the process may write, "{seconds}" what it should take. ``read`` makes
+    of its output and that file what was found, and a line about it. ``before`` is what runs the interpreter."""
 
     name: str
     argv: tuple[str, ...]
@@ -112,7 +113,8 @@ def sections() -> list[Section]:
     return [Section("compiler", (*probe, "compiler"), 30, _compiler), Section("environment", (*probe, "environment"), 30, _environment),
             Section("conformance", (*pytest, *tests), 140, _tests, environment=on_gpu, needs=tuple(tests) or ("tests",)),
             Section("networks", (*pytest, networks), 60, _tests, environment=on_gpu, needs=(networks,)), *watched,
-            Section("benchmarks", ("-m", "benchmarks.gpu", "--json", "{file}"), 240, _benchmarks, needs=("benchmarks/gpu.py",))]
+            Section("benchmarks", ("-m", "benchmarks.gpu", "--json", "{file}", "--seconds", "{seconds}"), 260, _benchmarks,
+                    needs=("benchmarks/gpu/__main__.py",))]
 
 
 def _processes() -> tuple[str, ...]:
@@ -134,7 +136,8 @@ def perform(section: Section, seconds: float) -> Outcome:
         return Outcome("skipped", line="compute-sanitizer is not on the PATH")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "found")
-        argv = [*section.before, sys.executable, *(part.replace("{file}", str(file)) for part in section.argv)]
+        filled = {"{file}": str(file), "{seconds}": f"{max(seconds - MARGIN, 1):.0f}"}
+        argv = [*section.before, sys.executable, *(_filled(part, filled) for part in section.argv)]
         paths = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
         log = Path(folder, "log")
         start = time.perf_counter()
@@ -151,6 +154,12 @@ def perform(section: Section, seconds: float) -> Outcome:
             outcome.line = next((line.strip() for line in reversed(output.split("\n")) if line.strip()), "no output")[:160]
             outcome.status = "failed" if outcome.status == "ok" else outcome.status
         return outcome
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
