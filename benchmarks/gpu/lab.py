@@ -26,7 +26,8 @@ from ..peers import find
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 BLOCK = 999_983  # a prime, so that rows differ
-CHECKED = 64  # leading rows of a result that are compared, or 64 times as many numbers of one that is a single row
+CHECKED = 64  # leading rows of a result that are compared
+SINGLE = 16 * CHECKED  # leading numbers of a result of one dimension that are
 CHUNK = 32  # calls between which the device is not waited for, where the host's own time is wanted
 
 
@@ -78,7 +79,7 @@ class Lab:
         if isinstance(result, (tuple, list)):
             return [self.numbers(r) for r in result]
         rank = getattr(result, "ndim", 0)
-        part = result.reshape(-1, result.shape[-1])[:CHECKED] if rank > 1 else result[:64 * CHECKED] if rank else result
+        part = result.reshape(-1, result.shape[-1])[:CHECKED] if rank > 1 else result[:SINGLE] if rank else result
         kind = type(part).__module__.partition(".")[0]
         if kind == "torch":
             return part.detach().double().cpu().numpy()

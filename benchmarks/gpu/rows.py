@@ -12,7 +12,7 @@ import numpy as np
 
 from ..harness import US, Build, Contestant, Missing, Row, Scale, Stats, contest, duration, reason_of
 from ..workloads import NUMPY_ROWS, deep, gelu_scale_add, softmax_numpy
-from .lab import CHECKED, Lab
+from .lab import CHECKED, SINGLE, Lab
 
 COMPILERS = ("torch.compile", "JAX")
 ROWS = 16384
@@ -25,7 +25,7 @@ def elementwise(lab: Lab, scale: Scale) -> Iterator[Row]:
     n = scale.size(1 << 28, 4096)
     for narrow in (False, True):
         name = f"gelu, scale, add: {n} {'bf16' if narrow else 'f32'}"
-        if not lab.fits(32.0 * n):
+        if not lab.fits(64.0 * n):
             yield Row(name, notes=[TOO_LARGE])
             continue
         x, y = (lab.normal((n,), seed) for seed in (0, 1))
@@ -70,7 +70,7 @@ def normalizations(lab: Lab, scale: Scale) -> Iterator[Row]:
 
     for columns in (1024, 8192, 65536):
         rows, columns = scale.size(ROWS, 80), scale.size(columns, 40)
-        if not lab.fits(20.0 * rows * columns):
+        if not lab.fits(44.0 * rows * columns):
             yield Row(f"rows of {columns}", notes=[TOO_LARGE])
             continue
         x, bias = lab.normal((rows, columns)), lab.normal((columns,), 2)
@@ -97,7 +97,7 @@ def normalizations(lab: Lab, scale: Scale) -> Iterator[Row]:
 def _expected(lab: Lab, name: str, x: Any, *rest: Any) -> np.ndarray:
     """Of the rows that are checked."""
     if name == "cross-entropy":  # one number per row: more rows
-        rows = np.concatenate([lab.numbers(x[k:k + CHECKED]) for k in range(0, min(64 * CHECKED, len(x)), CHECKED)])
+        rows = np.concatenate([lab.numbers(x[k:k + CHECKED]) for k in range(0, min(SINGLE, len(x)), CHECKED)])
         return NUMPY_ROWS[name](rows, lab.numbers(rest[0]).astype(np.int64))
     return NUMPY_ROWS[name](lab.numbers(x), *(lab.numbers(a[None])[0] for a in rest))
 

@@ -260,4 +260,5 @@ def _cupy() -> Iterator[str]:
         yield str(place)
 
 
-__all__ = ["FILE", "OLDEST", "OPTIONS", "Compiled", "Resources", "available", "compile", "explain", "places", "resources", "supported", "version"]
+__all__ = ["FILE", "OLDEST", "OPTIONS", "Compiled", "Resources", "available", "compile", "explain", "places", "resources", "supported",
+           "version"]
