@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import cuda_backend
 import pytest
+
+cuda_backend.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

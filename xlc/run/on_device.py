@@ -15,6 +15,8 @@ import numpy as np
 
 from .fallback import _build, _evaluate
 
+ALIGNMENT = 16  # bytes
+
 
 class Executable:
     """``library`` is what the backend loaded: ``.device`` holds arrays, ``.run(addresses, sizes)`` launches. Thread-safe."""
@@ -26,14 +28,13 @@ class Executable:
         self.sizes, self.dims, self.results = tuple(sizes), list(dims), [(np.dtype(d), tuple(s)) for d, s in results]
         self.donate, self.alias, self.calls = frozenset(donate), dict(alias or {}), 0
         self.leaf_of = {p: leaf for leaf, p in enumerate(self.params) if p >= 0}
-        self.fixed = [(d, s) for d, s in self.results] if not self.dims else None
         self.constants = [library.device.asarray(c) for c in constants]
 
     def run_flat(self, leaves: Sequence[Any]) -> list[Any]:
         if len(leaves) != len(self.params):
             raise ValueError(f"{self.name} takes {len(self.params)} leaves, found {len(leaves)}")
         device = self.library.device
-        taken = {leaf: device.taken(leaves[leaf], leaf in self.donate) for leaf in self.leaf_of.values()}
+        taken = {leaf: _whole(device, leaves[leaf]) for leaf in self.leaf_of.values()}
         env = [int(taken[places[0][0]].shape[places[0][1]]) for places in self.dims]
         results = []
         for k, (dtype, shape) in enumerate(self.results):
@@ -51,3 +52,13 @@ class Executable:
 
     def __call__(self, *leaves: Any) -> Any:
         return self.call_flat(leaves)
+
+
+def _whole(device: Any, value: Any) -> Any:
+    """The device's array of a value, C-contiguous, at an address that suits the widest accesses; a copy where it was not so."""
+    array = device.asarray(value)
+    if array.flags.c_contiguous and device.address(array) % ALIGNMENT == 0:
+        return array
+    copy = device.empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -100,7 +100,12 @@ class _Module:
         self.frame = Frame(plan, f"((char*)XLC_AT({base['arena']}))", addresses)
 
     def module(self) -> Module:
-        entries, texts = [], []
+        entries: list[EntryPoint] = []
+        texts: list[str] = []
+        counter = f"(unsigned*)XLC_AT({self.places['counter']})"
+        if any(not isinstance(x, Launch) for x in self.plan.launches):
+            entries.append(EntryPoint("zero", 1, 0, False, "the counter of the barrier"))
+            texts.append(f"XLC_ENTRY(zero) {{ if (threadIdx.x == 0) *{counter} = 0; }}")
         for k, x in enumerate(self.plan.launches):
             name = f"l{k}"
             if isinstance(x, Launch):
@@ -112,8 +117,7 @@ class _Module:
                 self.depth, self.most, self.shared = 1, ["maximum", 1, 1], 0
                 self.region(x)
                 entries.append(EntryPoint(name, self.most, self.shared, True, x.note))
-                texts.append("\n".join([f"XLC_ENTRY({name}) {{", "  unsigned* const counter = (unsigned*)"
-                                        f"XLC_AT({self.places['counter']});", *self.lines, "}"]))
+                texts.append("\n".join([f"XLC_ENTRY({name}) {{", f"  unsigned* const counter = {counter};", *self.lines, "}"]))
         kernels = tuple(self.variants.values())
         tables = {name: text for k in kernels for name, text in k.tables.items()}
         parts = [f"XLC_TABLE({self.places['length']}, {len(self.plan.sizes)})",
