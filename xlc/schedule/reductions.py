@@ -137,10 +137,12 @@ class Reductions:
                     kept.append((first, e, replaced[e]))
                 elif e.op is not LOAD:
                     stack.extend(e.args)
-        for first, e, loaded in kept:
+        kept.sort(key=lambda k: -len(walk(k[1])))  # what holds another comes first
+        for j, (first, e, loaded) in enumerate(kept):
             only = {e: loaded}
             self.folds = [f if f.stage <= first else replace(f, value=substitute(f.value, only)) for f in self.folds]
             self.roots = [(b, a, v if s <= first else substitute(v, only), s, full) for b, a, v, s, full in self.roots]
+            kept[:j] = [(t, v if t <= first else substitute(v, only), x) for t, v, x in kept[:j]]
         return kept
 
 
