@@ -30,7 +30,7 @@ from . import inline
 from .inline import Inliner, Places
 from .map import parallel
 from .nest import Dimension, minimum, operations, serial
-from .reduce import contraction_reads
+from .reductions import contraction_reads
 
 DEEP = 1024  # contracted elements from which the contracted dimension is cut into pieces
 AHEAD = 8192  # bytes between a prefetch and its use (measured best for 4 and 16 rows)

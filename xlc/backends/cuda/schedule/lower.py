@@ -8,10 +8,10 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.lower import Lowering
 from xlc.schedule.ordered import lower_ordered
-from xlc.schedule.reduce import lower_reduction
 
 from .bind import bound
 from .map import lower_map
+from .reduce import lower_reduction
 
 
 def _by_one_thread(lowering: Lowering) -> Lowering:
@@ -24,5 +24,5 @@ def _by_one_thread(lowering: Lowering) -> Lowering:
 
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
-    "map": (lower_map,), "reduction": (_by_one_thread(lower_reduction),), "contraction": (_by_one_thread(lower_reduction),),
+    "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_reduction,),
     "ordered": (_by_one_thread(lower_ordered),), "indexed": (_by_one_thread(lower_ordered),)}
