@@ -11,6 +11,7 @@ from xlc.schedule.ordered import lower_ordered
 from xlc.schedule.reduce import lower_reduction
 
 from .bind import bound
+from .contract import lower_contraction
 from .map import lower_map
 
 
@@ -24,5 +25,5 @@ def _by_one_thread(lowering: Lowering) -> Lowering:
 
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
-    "map": (lower_map,), "reduction": (_by_one_thread(lower_reduction),), "contraction": (_by_one_thread(lower_reduction),),
+    "map": (lower_map,), "reduction": (_by_one_thread(lower_reduction),), "contraction": (lower_contraction,),
     "ordered": (_by_one_thread(lower_ordered),), "indexed": (_by_one_thread(lower_ordered),)}
