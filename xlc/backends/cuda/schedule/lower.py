@@ -10,6 +10,7 @@ from xlc.schedule.lower import Lowering
 from xlc.schedule.ordered import lower_ordered
 
 from .bind import bound
+from .contract import lower_contraction
 from .map import lower_map
 from .reduce import lower_reduction
 
@@ -24,5 +25,5 @@ def _by_one_thread(lowering: Lowering) -> Lowering:
 
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
-    "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_reduction,),
+    "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
     "ordered": (_by_one_thread(lower_ordered),), "indexed": (_by_one_thread(lower_ordered),)}
