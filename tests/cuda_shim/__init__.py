@@ -88,7 +88,8 @@ class ShimDevice:
     def __init__(self, arch: str = "sm_80", order: str = "ascending", seed: int = 0, sms: int = 3):
         if order not in ORDERS:
             raise ValueError(f"order is one of {', '.join(ORDERS)}, and not {order!r}")
-        self.name, self.arch, self.order, self.seed, self.launches = "shim", arch, order, seed, 0
+        self.name, self.arch, self.order, self.seed = "shim", arch, order, seed
+        self.launches = self.products = 0  # products are those that a library would compute
         self.chip = dataclasses.replace(chip(arch), name="shim", sms=sms)
         self._memory: weakref.WeakSet[_Memory] = weakref.WeakSet()
 
@@ -141,6 +142,15 @@ class ShimDevice:
 
     def address(self, array: ShimArray) -> int:
         return array.ctypes.data
+
+    def view(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory that something else keeps, as an array."""
+        return np.ndarray(shape, dtype, (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)).from_address(address))
+
+    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        """The product that a library would compute."""
+        self.products += 1
+        out[...] = np.matmul(a.astype(np.float64), b.astype(np.float64))
 
     def owns(self, value: Any) -> bool:
         return isinstance(value, ShimArray)
