@@ -21,8 +21,24 @@ from typing import Any, NamedTuple
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, const, expressions, statements, substitute, \
-    var, walk
+from xlc.ir.loops import (
+    LOAD,
+    Buffer,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Local,
+    Loop,
+    Prefetch,
+    Stmt,
+    Store,
+    const,
+    expressions,
+    substitute,
+    var,
+    walk,
+)
 from xlc.ir.types import DType, bool_, i64
 
 Interval = tuple[float, float]
@@ -150,8 +166,8 @@ class Printer:
 
     def expand(self, x: Expr) -> Expr:
         if x.op.decompose is None:
-            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the operator {x.op.name} on {x.args[0].dtype} has neither a rule on this "
-                                         f"device nor a decomposition")
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the operator {x.op.name} on {x.args[0].dtype} has neither a rule on "
+                                         f"this device nor a decomposition")
         return x.op.decompose(*x.args, **dict(x.attrs))
 
     def leaf(self, x: Expr) -> Value:

@@ -28,6 +28,7 @@ from ..ir.node import Graph, Node, parameter
 from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64, parse_size
 from ..run.native import RETRY, Dispatcher
 from .array import Storage, Tracer, lift
+from .devices import OnDevice, call_key, common_device, device_of
 from .dispatch import leaf_order, result_tree
 from .reports import Report, nodes_of, owned, tell
 from .trace import as_array, current, describe, mark, refuse, tracing
@@ -70,6 +71,7 @@ class Signature:
     leaves: tuple[tuple[Type, bool], ...]
     static: tuple[tuple[str, Any], ...]
     config: tuple[Any, ...]
+    device: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +90,12 @@ class Lowered:
     donate: tuple[int, ...]
     owner: Jitted
     reports: tuple[Report, ...] = ()
+    device: str | None = None
 
     def compile(self) -> Compiled:
         from ..pipeline import compile_graph  # networkx and llvmlite are imported at the first compilation
 
-        program = compile_graph(self.graph, fuse=self.owner.fuse, device=self.owner.device, donate=self.donate)
+        program = compile_graph(self.graph, fuse=self.owner.fuse, device=self.device, donate=self.donate)
         self.owner._count()
         return Compiled(self, program)
 
@@ -126,6 +129,11 @@ class Compiled:
     def __repr__(self) -> str:
         return f"<{self.lowered.graph.name} compiled for ({', '.join(str(p.type) for p in self.lowered.graph.params)})>"
 
+    @property
+    def on_host(self) -> bool:
+        """Whether the call path may know the program: it sees arrays of NumPy alone."""
+        return self.lowered.device in (None, "cpu")
+
     def run(self, arrays: Sequence[np.ndarray]) -> Any:
         """Flat arrays in, the function's own kind of result out."""
         lowered = self.lowered
@@ -153,11 +161,12 @@ class Compiled:
         if call.tree != self.lowered.in_tree:
             raise XlcTypeError(f"{owner.__name__} was compiled for arguments nested as {self.lowered.in_tree}, found {call.tree}")
         found = [owner._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
+        common_device(self.lowered.device or "cpu", call.leaves, call.paths, owner.__name__)
         sizes: dict[str, tuple[int, str]] = {}
         for (array, _), path, p in zip(found, call.paths, self.lowered.graph.params, strict=True):
             if dtype_of(array.dtype) != p.dtype or not _matches(p.type.shape, array.shape, path, sizes):
                 raise XlcTypeError(f"{owner.__name__} was compiled for {path}: {p.type}, found {array.dtype}{list(array.shape)}")
-        return self.run([array for array, _ in found])
+        return self.run([array if self.on_host or weak else leaf for leaf, (array, weak) in zip(call.leaves, found, strict=True)])
 
 
 def _matches(shape: tuple[Size, ...], found: tuple[int, ...], path: str, sizes: dict[str, tuple[int, str]]) -> bool:
@@ -219,6 +228,7 @@ class Jitted:
         self.dispatcher = Dispatcher(self.miss, static_argnums=sorted(self.static_places[0]), static_argnames=sorted(self.static),
                                      owner=self)
         self._entries: dict[Signature, Compiled] = {}
+        self._on_device: dict[Any, Any] = {}  # calls on a device, which the dispatcher does not see: see devices.call_key
         self._lock = threading.Lock()
         self._compiling: dict[Signature, Any] = {}
 
@@ -262,22 +272,32 @@ class Jitted:
         """A call that the call path does not know: the first of its kind, one with arguments that need Python, or one inside a trace."""
         if current() is not None:
             return self.f(*args, **kwargs)  # inside another trace: one program
+        if self._on_device and not kwargs:
+            leaves, key = call_key(args)
+            if (program := self._on_device.get(key)) is not None:
+                return program.call_flat(leaves)
         if self.method and args and flatten(args[0])[1].kind == "leaf" and not isinstance(args[0], (np.ndarray, np.generic)):
             return _bound(self, args[0])(*args[1:], **kwargs)
         call = self._call(args, kwargs)
         found = [self._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
-        arrays = [array for array, _ in found]
-        signature = Signature(call.tree, self._types(found, call.paths), call.static, config.key())
+        device = common_device(self.device, call.leaves, call.paths, self.__name__)
+        here = device in (None, "cpu")
+        arrays = [array if here or weak else leaf for leaf, (array, weak) in zip(call.leaves, found, strict=True)]
+        signature = Signature(call.tree, self._types(found, call.paths), call.static, config.key(), device)
         compiled = self._entries.get(signature) or self._compiled(signature, call)
         if compiled.lowered.assumptions:
             if not _hold(compiled.lowered, arrays):
                 fixed = tuple((Type(dtype_of(a.dtype), a.shape), w) for a, w in found)
-                signature = Signature(call.tree, fixed, call.static, signature.config)
+                signature = replace(signature, leaves=fixed)
                 compiled = self._entries.get(signature) or self._compiled(signature, call)
-        elif compiled.lowered.graph.results and not compiled.lowered.reports:
+        elif compiled.lowered.graph.results and not compiled.lowered.reports and here:
             order = leaf_order(args, kwargs, self.static_places, lambda a, k: self._call(a, k).leaves)
             if self.dispatcher.add(args, kwargs, compiled.native(tuple(order))) is not None:
                 return RETRY
+        elif not (here or kwargs or self.static or compiled.lowered.reports or self.method) and compiled.lowered.graph.results:
+            leaves, key = call_key(args)
+            if key is not None:
+                self._on_device[key] = compiled.native(tuple(range(len(leaves))))
         return compiled.run(arrays)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
@@ -337,6 +357,8 @@ class Jitted:
         if kind is Spec:
             raise XlcTypeError(f"{self.__name__}(): the argument {path} is a spec; specs are for lower() and compile(), a call needs an "
                                f"array")
+        if device_of(leaf) is not None:
+            return OnDevice(leaf), False  # type: ignore[return-value]
         return as_array(leaf, f"{self.__name__}(): the argument {path}"), False
 
     def _types(self, found: Iterable[tuple[np.ndarray, bool]], where: Iterable[str]) -> tuple[tuple[Type, bool], ...]:
@@ -372,7 +394,8 @@ class Jitted:
         leaves: list[tuple[Type, bool]] = []
         for leaf, path in zip(call.leaves, call.paths, strict=True):
             leaves += [(leaf.type, False)] if type(leaf) is Spec else self._types([self._array(leaf, path)], [path])
-        return call, Signature(call.tree, tuple(leaves), call.static, config.key())
+        device = common_device(self.device, call.leaves, call.paths, self.__name__)
+        return call, Signature(call.tree, tuple(leaves), call.static, config.key(), device)
 
     def _compiled(self, signature: Signature, call: _Call) -> Compiled:
         """Compile once per signature, whatever the number of threads that ask."""
@@ -418,7 +441,7 @@ class Jitted:
         donate = tuple(i for i, path in enumerate(call.paths) if path.split("[")[0].split(".")[0] in self.donate)
         graph = Graph(tuple(params), (*results, *nodes_of(reports)), names_of(self.__name__))
         return Lowered(graph, tuple(names), tuple(call.paths), call.tree, out_tree, tuple(w for _, w in signature.leaves), assumptions,
-                       donate, self, reports)
+                       donate, self, reports, signature.device)
 
     def _results(self, out: Any) -> tuple[tuple[Node, ...], Tree]:
         """The nodes of what the function returned; errors are about the function, which has returned by now."""
@@ -507,7 +530,8 @@ def jit(f: Callable[..., Any] | None = None, *, static_argnames: Any = (), donat
     donate           arguments whose memory the results may reuse; the caller must not use them afterwards (names or positions)
     dynamic          {"x": {0: "batch"}}: this axis is a symbolic size; one program serves every size of it
     fuse             False keeps every operator a kernel of its own, for comparison
-    device           None or "cpu"
+    device           None: where the arguments live; or "cpu", "cuda", "cuda:1" (to which NumPy arrays are copied, results are CuPy arrays),
+                     "cuda:sm_90" (code for a chip that is not here, to look at)
 
     Raises XlcError subclasses that name the user's line. Arrays of the closure are constants, captured when the function is traced.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ from xlc.ir.loops import Kernel, size
 from xlc.ir.machine import Machine
 from xlc.ir.plan import Plan
 
+from . import nvrtc
+from .chip import chip
 from .emit import emit_kernel
 from .library import Library
 from .module import emit_module, places, tree
 from .scalar import SCALARS
 
 FOLDER = Path(__file__).parent
+DIRECT = 2
+"""Launches up to which a plan is not captured as a graph."""
 
 
 def prelude() -> str:
@@ -35,21 +40,35 @@ def numerics() -> str:
     return (FOLDER / "numerics.cuh").read_text("utf-8")
 
 
+@dataclass(frozen=True)
+class Gpu(Machine):
+    """The chip, as schedules see it. ``shared`` is what a block may have of shared memory, in bytes; ``arch`` is "sm_90"."""
+
+    arch: str = "sm_80"
+    shared: int = 99 << 10
+
+
 class CudaBackend:
     """Code for one device (see ``device.Device``)."""
 
     name = "cuda"
     scalar = SCALARS.rules
     stages = ("cuda", "ptx", "cubin")
+    graphs = True  # whether plans of several launches are captured
 
     def __init__(self, device: Any):
         self.device = device
 
-    @property
-    def machine(self) -> Machine:
-        return self.device.machine
+    @cached_property
+    def machine(self) -> Gpu:
+        c = chip(self.device.arch)
+        c = getattr(self.device, "chip", c)
+        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, panels=False, stacked=False,
+                   arch=self.device.arch, shared=c.shared_block)
 
-    limits = machine
+    @property
+    def limits(self) -> Gpu:
+        return self.machine
 
     @cached_property
     def key(self) -> str:
@@ -57,14 +76,27 @@ class CudaBackend:
         import hashlib
 
         text = hashlib.sha256((prelude() + numerics()).encode()).hexdigest()[:16]
-        return f"cuda {self.device.arch} {self.device.compiler} {text}"
+        return f"cuda {self.machine} {self.graphs} {self.compiler} {text}"
+
+    @property
+    def compiler(self) -> str:
+        return f"nvrtc {nvrtc.version()}"
+
+    def binary(self, text: str, graph: bool) -> bytes:
+        """Machine code of a module."""
+        return self.compiled(text, graph).cubin
+
+    def compiled(self, text: str, graph: bool = False) -> nvrtc.Compiled:
+        """A module as NVRTC compiles it: cubin, PTX, registers and spills."""
+        return nvrtc.compile(prelude() + numerics() + text, self.device.arch, ("-DXLC_GRAPH",) if graph else ())
 
     def lowerings(self) -> Any:
         from xlc.schedule.lower import Lowerings
 
+        from .schedule.library import claiming
         from .schedule.lower import SCHEDULES, scratch
 
-        return Lowerings(self.machine, SCHEDULES, scratch)
+        return claiming(Lowerings(self.machine, SCHEDULES, scratch))
 
     def text(self, plan: Plan) -> str:
         """The module of a plan. A file ``<plan>.cu`` in the folder of the knob ``override`` replaces it."""
@@ -74,9 +106,10 @@ class CudaBackend:
 
     def compile(self, plan: Plan) -> bytes:
         module, text = emit_module(plan), self.text(plan)
-        graph = len(module.entries) > 2 and self.device.captures
-        binary = self.device.compile(numerics() + text, graph)
-        head = json.dumps({"entries": [[e.name, e.blocks, e.shared, e.cooperative] for e in module.entries], "places": places(plan),
+        calls = any(e.library for e in module.entries)  # which take addresses from the host
+        graph = self.graphs and len(module.entries) > DIRECT and not calls
+        binary = self.binary(text, graph)
+        head = json.dumps({"entries": [[e.name, e.blocks, e.shared, e.cooperative, e.library] for e in module.entries], "places": places(plan),
                            "sizes": list(plan.sizes), "arena": tree(size(plan.arena)), "graph": graph, "text": len(text.encode())}).encode()
         return b"".join([len(head).to_bytes(8, "little"), head, text.encode(), binary])
 
@@ -88,7 +121,12 @@ class CudaBackend:
 
     def sources(self, plan: Plan) -> Mapping[str, Mapping[str, Any]]:
         """Per kernel its CUDA text; under "module" the whole text, its PTX and the cubin."""
-        return {**{k.name: self.source(k) for k in plan.kernels}, "module": self.device.sources(numerics() + self.text(plan))}
+        return {**{k.name: self.source(k) for k in plan.kernels}, "module": self.module_source(plan)}
+
+    def module_source(self, plan: Plan) -> dict[str, Any]:
+        text = self.text(plan)
+        done = self.compiled(text)
+        return {"cuda": prelude() + numerics() + text, "ptx": done.ptx, "cubin": done.cubin, "resources": done.resources}
 
     def source(self, kernel: Kernel) -> dict[str, str]:
         return {"cuda": str(emit_kernel(kernel))}
@@ -97,12 +135,14 @@ class CudaBackend:
 
 
 def backend(device: str) -> CudaBackend:
-    from .device import device_named
+    from . import device as devices
 
     _, _, which = device.partition(":")
-    if which and not which.isdigit() and not which.startswith("sm_"):
+    if which.startswith("sm_"):
+        return CudaBackend(devices.AbsentDevice(which))
+    if which and not which.isdigit():
         raise XlcValueError(f"there is no device {device!r}; expected cuda, cuda:NUMBER or cuda:sm_NUMBER")
-    return CudaBackend(device_named(which))
+    return CudaBackend(devices.numbered(int(which)) if which else devices.current())
 
 
 __all__ = ["CudaBackend", "backend", "numerics", "prelude"]

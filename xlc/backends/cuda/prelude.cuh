@@ -13,7 +13,7 @@
 //     XLC_ENTRY(l0) { k0((const float*)XLC_AT(0), (float*)XLC_AT(1), XLC_SIZE(0), blockIdx.x); }
 //
 // The table is the argument of an entry by value. With -DXLC_GRAPH it lies in device memory, at an address that a captured graph keeps,
-// and XLC_TABLE also makes the entry `xlc_set_table(Table value, Table* table)`, which writes it (one block) before each replay.
+// and XLC_TABLE also makes the entry `xlc_set_table(Table* table, Table value)`, which writes it (one block) before each replay.
 //
 // Known to NVRTC, and to be used (the shim defines just these):
 //   threadIdx.x blockIdx.x gridDim.x  __syncthreads() __syncwarp()
@@ -25,11 +25,11 @@
 #define XLC_TABLE_STRUCT(A, S) struct Table { void* at[(A) ? (A) : 1]; long long sizes[(S) ? (S) : 1]; };
 #ifdef XLC_GRAPH
 #define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S) \
-  extern "C" __global__ void __launch_bounds__(256) xlc_set_table(const __grid_constant__ Table value, Table* table) { \
+  extern "C" __global__ void __launch_bounds__(256) xlc_set_table(Table* table, const __grid_constant__ Table value) { \
     for (unsigned i = threadIdx.x; i < sizeof(Table) / 8; i += 256) ((long long*)table)[i] = ((const long long*)&value)[i]; \
   }
 #define XLC_ENTRY(name) extern "C" __global__ void __launch_bounds__(256) name(const Table* __restrict__ table)
-#define XLC_AT(k) (table->at[k])
+#define XLC_AT(k) xlc_global(table->at[k])
 #define XLC_SIZE(k) (table->sizes[k])
 #else
 #define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S)
@@ -38,7 +38,14 @@
 #define XLC_SIZE(k) (table.sizes[k])
 #endif
 
-#define XLC_INLINE static __device__ __forceinline__
+#define XLC_INLINE __device__ __forceinline__  // and not static: what a text does not use is no warning
+
+// The same address, of which the compiler knows that it is in global memory: it cannot see that of one that was itself loaded.
+XLC_INLINE void* xlc_global(void* p) {
+  unsigned long long q;
+  asm("cvta.to.global.u64 %0, %1;" : "=l"(q) : "l"(p));
+  return __cvta_global_to_generic(q);
+}
 
 // The shared memory of a block: kernels cut it up by offset.
 extern __shared__ __align__(128) unsigned char xlc_shared[];
@@ -48,7 +55,7 @@ template <class T, int N> struct alignas(sizeof(T) * N) xlc_vec { T e[N]; };
 
 // The bits of a value as another type of the same size.
 template <class To, class From> XLC_INLINE To xlc_bits(From from) {
-  static_assert(sizeof(To) == sizeof(From), "xlc_bits between types of different sizes");
+  static_assert(sizeof(To) == sizeof(From), "xlc_bits is between types of one size");
   union { From from; To to; } u = {from};
   return u.to;
 }

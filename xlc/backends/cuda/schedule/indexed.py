@@ -34,7 +34,7 @@ from xlc.schedule.inline import Inliner, Places, address
 from xlc.schedule.nest import Dimension, decode, minimum, power_of_two
 from xlc.schedule.ordered import combined
 
-from .bind import B, T, THREADS, blocks, pieces, threads
+from .bind import THREADS, B, T, blocks, pieces, threads
 from .scan import Prefixes, put
 
 EACH = 4  # ids that a thread looks at, at a time

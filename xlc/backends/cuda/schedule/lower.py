@@ -8,22 +8,13 @@ from xlc.ir.node import Node
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.lower import Lowering
-from xlc.schedule.reduce import lower_reduction
 
-from .bind import bound
+from .contract import lower_contraction
 from .indexed import lower_scatter
 from .map import lower_map
+from .reduce import lower_reduction
 from .scan import lower_cumulative
 from .sort import lower_sort, rows_in_memory
-
-
-def _by_one_thread(lowering: Lowering) -> Lowering:
-    """A nest made for a CPU, each step of its parallel loop by one thread."""
-    def lower(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...] | None:
-        body = lowering(group, places, Machine(vector_bits=32))
-        return None if body is None else tuple(bound(body))
-
-    return lower
 
 
 def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
@@ -41,5 +32,5 @@ def scratch(group: Group) -> tuple[Node, ...]:
 
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
-    "map": (lower_map,), "reduction": (_by_one_thread(lower_reduction),), "contraction": (_by_one_thread(lower_reduction),),
+    "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
     "ordered": (lower_ordered,), "indexed": (lower_scatter,)}

@@ -29,7 +29,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Inliner, Places, address
 from xlc.schedule.nest import Dimension, decode, power_of_two
 
-from .bind import B, T, THREADS, blocks, pieces, positions, threads
+from .bind import THREADS, B, T, blocks, pieces, positions, threads
 
 WARP = 32
 EACH = 4  # neighbours of a thread
@@ -201,7 +201,8 @@ class _Cumulative:
                 """A thread's neighbours together, or those that are there."""
                 whole = Loop("v", const(0), const(each), 1, "vector", tuple(body(v)), each)
                 if isinstance(n, int) and n % each == 0:
-                    return guarded([whole], k < const(n // each), [Loop("e", const(0), const(each), 1, "unroll", tuple(orelse))] if orelse else [])
+                    instead = [Loop("e", const(0), const(each), 1, "unroll", tuple(orelse))] if orelse else []
+                    return guarded([whole], k < const(n // each), instead)
                 single = Loop("e", const(0), const(each), 1, "unroll", tuple(guarded(body(e), first + e < size(n), orelse)))
                 return guarded([whole], first + each <= size(n), [single])
 

@@ -7,9 +7,9 @@
       y[row, k] = runs[k]
     }
 
-Of rows that are longer than TILE, or of named size, tiles are sorted in this way and kept in memory (``rows_in_memory``). Then pairs of
-runs of width TILE, 2*TILE, ... are merged, TILE elements at a time: a bisection finds what the two runs contribute to a piece of the result,
-which is read into shared memory and merged there as above. One row is the work of one block: n elements take log2(n / TILE) passes over
+Of rows that are longer than TILE, or of named size, tiles are sorted in this way and kept in memory (``rows_in_memory``). Then pairs
+of runs of width TILE, 2*TILE, ... are merged, TILE elements at a time: a bisection finds what the two runs contribute to a piece of the
+result, which is read into shared memory and merged there as above. One row is the work of one block: n elements take log2(n / TILE) passes over
 memory.
 """
 
@@ -29,7 +29,7 @@ from xlc.schedule.inline import Inliner, Places, address
 from xlc.schedule.nest import Dimension, decode, minimum, power_of_two
 from xlc.schedule.sort import PASSES, moved, precedes, sorts
 
-from .bind import B, T, THREADS, blocks, pieces, threads
+from .bind import THREADS, B, T, blocks, pieces, threads
 from .scan import put
 
 TILE = 4096  # elements that are sorted in shared memory
@@ -197,12 +197,13 @@ class _Sort:
         before, until = (load(b, (T,)) for b in self.split)
         lefts, total = until - before, minimum(var("tile") + self.tile, end) - var("tile")
         place = lookup("where")(i < var("lefts"), s + before + i, mid + (var("tile") - s - before) + i - var("lefts"))
+        pairs = list(zip(self.runs, memory, strict=True))
         read = threads(*bounds, Let("lefts", lefts), Loop("i", T, total, THREADS, "serial", (
-            Let("place", place), *(Store(b, (i,), load(m, (self.row(side, var("place")),))) for b, m in zip(self.runs, memory, strict=True)))))
+            Let("place", place), *(Store(b, (i,), load(m, (self.row(side, var("place")),))) for b, m in pairs))))
         merge = threads(*bounds, Let("lefts", lefts), Let("total", total), Loop("i", T, var("total"), THREADS, "serial", tuple(
             self.placed(i, const(0), var("lefts"), var("total"), const(0), const(self.passes)))))
         write = threads(*bounds, Loop("i", T, total, THREADS, "serial", tuple(
-            Store(m, (self.row(const(1) - side, var("tile") + i),), load(b, (i + self.half,))) for m, b in zip(memory, self.runs, strict=True))))
+            Store(m, (self.row(const(1) - side, var("tile") + i),), load(b, (i + self.half,))) for b, m in pairs)))
         return [threads(*bounds, *(x for b in begin for x in b)), read, merge, write]
 
     def path(self, into: Buffer, d: Expr, row: Buffer, runs: tuple[Expr, Expr, Expr], side: Expr) -> list[Stmt]:
