@@ -48,7 +48,7 @@ class Program:
 
 
 def checked(f: Callable[..., Any], *arrays: np.ndarray, interpret: bool = True, chips: tuple[str, ...] = (), **options: Any) -> np.ndarray:
-    """The result of a program, which is the same whatever the order of threads, and what the interpreter says; no chip needs local memory."""
+    """The result of a program: the same whatever the order of threads, and what the interpreter says. No chip needs local memory."""
     program = Program(f, *arrays, **options)
     got = program.run(*arrays)
     np.testing.assert_array_equal(program.run(*arrays, order="random"), got)

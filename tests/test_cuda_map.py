@@ -67,8 +67,8 @@ def touched(kernel, thread: int) -> dict[str, list[int]]:  # type: ignore[no-unt
             if isinstance(s, Store):
                 note(s.buffer, s.index, env)
             elif isinstance(s, Loop):
-                every = [0] if s.kind == "block" else [thread] if s.kind == "thread" else range(value(s.start, env), value(s.stop, env), s.step)
-                for i in every:
+                chosen = {"block": [0], "thread": [thread]}.get(s.kind)
+                for i in chosen or range(value(s.start, env), value(s.stop, env), s.step):
                     run(s.body, {**env, s.var: i})
             elif hasattr(s, "condition"):
                 run(s.body if value(s.condition, env) else s.orelse, env)

@@ -13,6 +13,8 @@ import xlc.numpy as xp
 from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.emit import emit_kernel
 from xlc.backends.cuda.schedule import sort
+from xlc.frontend.array import wrap
+from xlc.ir.op import lookup
 
 pytestmark = pytest.mark.skipif(bool(cuda_backend.MISSING), reason=str(cuda_backend.MISSING))
 CHIPS = ("sm_80", "sm_90") if nvrtc.available() else ()
@@ -27,7 +29,7 @@ def integers(*shape: int, dtype: str = "f4", low: int = -5, high: int = 6) -> np
 @pytest.mark.parametrize("n", [1, 2, 31, 33, 257, 1000, 4097])
 def test_cumulative_sum_of_rows(n: int) -> None:
     x = integers(3, n)
-    np.testing.assert_array_equal(checked(lambda x: np.cumsum(x, 1), x, interpret=n in (33, 257)), np.cumsum(x, 1))
+    np.testing.assert_array_equal(checked(lambda x: np.cumsum(x, 1), x, interpret=n == 33), np.cumsum(x, 1))
 
 
 @pytest.mark.parametrize("dtype", ["i1", "i4", "i8", "u2", "f2", "f8"])
@@ -40,9 +42,13 @@ def test_cumulative_sum_of_other_dtypes(dtype: str) -> None:
 def test_cumulative_operators_along_axes(shape: tuple[int, ...], axis: int) -> None:
     x = integers(*shape)
     np.testing.assert_array_equal(checked(lambda x: np.cumsum(x, axis), x, interpret=False), np.cumsum(x, axis))
-    np.testing.assert_array_equal(checked(lambda x: np.maximum.accumulate(x, axis), x, interpret=False), np.maximum.accumulate(x, axis))
-    backwards = np.flip(np.cumprod(np.flip(np.sign(x), axis), axis), axis)
-    np.testing.assert_array_equal(checked(lambda x: np.flip(np.cumprod(np.flip(np.sign(x), axis), axis), axis), x, interpret=False), backwards)
+    got = checked(lambda x: np.maximum.accumulate(x, axis), x, interpret=False)
+    np.testing.assert_array_equal(got, np.maximum.accumulate(x, axis))
+
+    def backwards(x: np.ndarray) -> np.ndarray:
+        return np.flip(np.cumprod(np.flip(np.sign(x), axis), axis), axis)
+
+    np.testing.assert_array_equal(checked(backwards, x, interpret=False), backwards(x))
 
 
 def test_cumulative_sum_of_named_sizes_needs_no_local_memory() -> None:
@@ -54,7 +60,7 @@ def test_cumulative_sum_of_named_sizes_needs_no_local_memory() -> None:
 def test_nan_and_infinity() -> None:
     x = np.array([[1, np.inf, 2, -np.inf, 3], [1, 2, np.nan, 3, 4]], "f4")
     np.testing.assert_array_equal(checked(lambda x: np.cumsum(x, 1), x), np.cumsum(x, 1))
-    np.testing.assert_array_equal(checked(lambda x: np.maximum.accumulate(x, 1), x), np.maximum.accumulate(x, 1))
+    np.testing.assert_array_equal(checked(lambda x: np.maximum.accumulate(x, 1), x, interpret=False), np.maximum.accumulate(x, 1))
 
 
 # ------------------------------------------------------------------------------------------------ sorting
@@ -76,7 +82,7 @@ def test_sort_of_other_dtypes_and_axes(dtype: str) -> None:
 def test_nan_sorts_last_and_descending_order_is_stable() -> None:
     x = np.array([3, np.nan, -np.inf, 3, np.inf, -0.0, 0.0, np.nan, 1], "f4")
     np.testing.assert_array_equal(checked(lambda x: np.argsort(x, kind="stable"), x), np.argsort(x, kind="stable"))
-    got = checked(lambda x: xp.argsort(x, descending=True), x)
+    got = checked(lambda x: wrap(lookup("argsort")(x.node, axis=0, descending=True)), x)
     np.testing.assert_array_equal(got, [4, 0, 3, 8, 5, 6, 2, 1, 7])
 
 
@@ -84,7 +90,7 @@ def test_nan_sorts_last_and_descending_order_is_stable() -> None:
 def test_rows_longer_than_a_tile_are_merged_in_memory(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sort, "TILE", 64)
     x = integers(2, n)
-    np.testing.assert_array_equal(checked(lambda x: np.sort(x, 1), x, interpret=n == 130), np.sort(x, 1))
+    np.testing.assert_array_equal(checked(lambda x: np.sort(x, 1), x, interpret=False), np.sort(x, 1))
     got = checked(lambda x: np.argsort(x, 1, kind="stable"), x, interpret=False)
     np.testing.assert_array_equal(got, np.argsort(x, 1, kind="stable"))
 

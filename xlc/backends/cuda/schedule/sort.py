@@ -7,10 +7,10 @@
       y[row, k] = runs[k]
     }
 
-Of rows that are longer than TILE, or of named size, tiles are sorted in this way and kept in memory (``rows_in_memory``). Then pairs
-of runs of width TILE, 2*TILE, ... are merged, TILE elements at a time: a bisection finds what the two runs contribute to a piece of the
-result, which is read into shared memory and merged there as above. One row is the work of one block: n elements take log2(n / TILE) passes over
-memory.
+Of rows that are longer than TILE, or of named size, tiles are sorted in this way and kept in memory (``rows_in_memory``). Then pairs of
+runs of width TILE, 2*TILE, ... are merged, TILE elements at a time: a bisection finds what the two runs contribute to a piece of the
+result, which is read into shared memory and merged there as above. One row is the work of one block: n elements take log2(n / TILE)
+passes over memory.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class _Sort:
         first = B * self.rows
         with ix.ranges({B: size(per_block), T: const(THREADS), i: const(n * self.rows)}):
             count = minimum((size(self.total) - first) * n, const(n * self.rows)) if self.rows > 1 else const(n)
-            where = [Let("row", first + i // n if self.rows > 1 else first), Let("k", i % n)]
+            where: list[Stmt] = [Let("row", first + i // n if self.rows > 1 else first), Let("k", i % n)]
             with ix.ranges({var("row"): size(self.total), **{d.var: size(d.extent) for d in self.outer}}):
                 where += decode(self.outer, var("row"))
                 fill = self.every(count, *where, *(Store(b, (i,), v) for b, v in zip(self.runs, self.given(var("k")), strict=True)))
