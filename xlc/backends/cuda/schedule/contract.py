@@ -18,17 +18,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var
+from xlc.ir.loops import Buffer, Expr, Let, Local, Loop, Stmt, Store, const, load, size, var
 from xlc.ir.machine import Machine
-from xlc.ir.op import lookup
-from xlc.ir.types import DType, Size, f32, i32, product
+from xlc.ir.types import Size, product
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
-from xlc.schedule.nest import Dimension, decode, stored
+from xlc.schedule.nest import Dimension, decode
 from xlc.schedule.product import Product
 
 from .bind import T, blocks, pieces, threads
-from .operand import LANE, TRUE, Operand, Staged, divides, extent, position
+from .contraction import Contraction, guarded
+from .few import few_rows
+from .operand import LANE, TRUE, Staged, divides, extent, position
 
 SIDE = 16  # threads along each side of a tile
 ROWS, COLUMNS = 4, 8  # lanes of a warp along the sides of its part
@@ -37,58 +38,13 @@ UNKNOWN = 4096  # what a symbolic size is taken for
 KT = var("kt")
 
 
-def wide(d: DType) -> DType:
-    """What products of this dtype are summed in."""
-    return f32 if d.is_float and d.bits == 16 else i32 if d.is_int and d.bits < 32 else d
-
-
 def lower_contraction(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
     dot = group.anchor
     assert dot is not None
     if any(s == 0 for s in dot.shape):
         return ()
     what = Contraction(Product(group, dot, places))
-    return tuple(Tiled(what, choose_tile(what, machine)).nest())
-
-
-class Contraction:
-    """A contraction as a product of matrices ``a`` and ``b``, and what is done with each of its elements."""
-
-    def __init__(self, p: Product):
-        self.product = p
-        self.dtype = wide(p.dot.dtype)
-        self.batch, ms, ns, ks = (tuple(Dimension(v, p.extents[v]) for v in vs) for vs in (p.batch, p.ms, p.ns, p.ks))
-        self.a, self.b = Operand("a", p.a, ms, ks), Operand("b", p.b, ns, ks)
-
-    @property
-    def rows(self) -> Size:
-        return extent(self.a.free)
-
-    @property
-    def columns(self) -> Size:
-        return extent(self.b.free)
-
-    @property
-    def depth(self) -> Size:
-        return extent(self.a.ks)
-
-    def added(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """acc + a*b; of bools, whether any pair is true."""
-        if self.dtype.is_float:
-            return lookup("fma")(a, b, acc)
-        return acc | (a & b) if self.dtype.kind == "b" else acc + a * b
-
-    def zero(self) -> Expr:
-        return const(0, self.dtype)
-
-    def finish(self, done: Expr, row: Expr, column: Expr, lane: Expr = const(0)) -> list[Stmt]:  # noqa: B008  (an immutable value)
-        """Everything that follows, for one element of the result: (row, column + lane)."""
-        p = self.product
-        at = {**position(self.a.free, row), **position(self.b.free, column, lane)}
-        result = {p.acc_value: done if done.dtype is p.dot.dtype else lookup("cast")(done, dtype=p.dot.dtype)}
-        memo: dict[Expr, Expr] = {}
-        return stored([(p.buffers[r], substitute(w, at), substitute(substitute(v, at, memo), result))
-                       for r, w, v in zip(p.group.roots, p.where, p.values, strict=True)])
+    return tuple(few_rows(what, machine) or Tiled(what, choose_tile(what, machine)).nest())
 
 
 # ------------------------------------------------------------------------------------------------ which tile
@@ -185,7 +141,7 @@ class Tiled:
         registers = [Local(s.registers) for s in first]
         with ix.ranges({KT: size(steps), T: const(256)}):
             more = KT + 1 < size(steps) if steps != 1 else const(False, TRUE.dtype)
-            ahead = [*registers, *_if(more, staged(KT + 1)), *self.multiply(KT % 2), *_if(more, kept(KT + 1))]
+            ahead = [*registers, *guarded(more, staged(KT + 1)), *self.multiply(KT % 2), *guarded(more, kept(KT + 1))]
             inner = [Loop("kt", const(0), size(steps), 1, "serial", (threads(*(ahead if steps != 1 else self.multiply(KT % 2))),))]
         start = [*registers, zero, *staged(const(0)), *kept(const(0))] if steps != 0 else [zero]
         return [Let("row", mt * self.tile.rows), Let("col", nt * self.tile.columns), *(Local(s.buffer) for s in first), Local(self.acc),
@@ -242,14 +198,10 @@ def finished(c: Contraction, tile: Tile, row: Expr, column: Expr, near: int, acc
     lets: list[Stmt] = [Let("x", row), Let("y", column)]
     if c.b.free and divides(near, c.b.free[-1].extent):
         edge = edge & (y < size(c.columns)) if beyond else edge
-        return [*lets, *_if(edge, [Loop("v", const(0), const(near), 1, "vector", tuple(c.finish(acc(LANE), x, y, LANE)), near)])]
-    inside = c.finish(acc(LANE), x, z)
-    each = Loop("v", const(0), const(near), 1, "unroll", (Let("z", y + LANE), *_if(z < size(c.columns) if beyond else TRUE, inside)))
-    return [*lets, *_if(edge, [each])]
+        return [*lets, *guarded(edge, [Loop("v", const(0), const(near), 1, "vector", tuple(c.finish(acc(LANE), {**position(c.a.free, x), **position(c.b.free, y, LANE)})), near)])]
+    inside = c.finish(acc(LANE), {**position(c.a.free, x), **position(c.b.free, z)})
+    each = Loop("v", const(0), const(near), 1, "unroll", (Let("z", y + LANE), *guarded(z < size(c.columns) if beyond else TRUE, inside)))
+    return [*lets, *guarded(edge, [each])]
 
 
-def _if(condition: Expr, body: Sequence[Stmt]) -> list[Stmt]:
-    return list(body) if condition is TRUE else [If(condition, tuple(body))]
-
-
-__all__ = ["Contraction", "Tile", "Tiled", "choose_tile", "finished", "lower_contraction", "tile_order", "wide"]
+__all__ = ["Tile", "Tiled", "choose_tile", "finished", "lower_contraction", "tile_order"]
