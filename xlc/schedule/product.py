@@ -19,7 +19,7 @@ from xlc.passes.layout import free_dimensions
 
 from . import inline
 from .inline import Inliner, Places
-from .reduce import contraction_reads
+from .reductions import contraction_reads
 
 
 class Product:

@@ -14,21 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 
 from xlc import config
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
-from xlc.ir.node import Node
 from xlc.ir.op import Monoid, lookup
-from xlc.ir.types import f32, f64, i64, product
-from xlc.passes.group import Group, reduction_index
+from xlc.ir.types import f64, product
+from xlc.passes.group import Group
 
-from . import inline
-from .inline import Inliner, Places, address
+from .inline import Places, address
 from .map import parallel, prefetches
 from .nest import Dimension, lanes, minimum, operations, power_of_two, stored
+from .reductions import Fold, Reductions, is_float_sum, is_long, lifted
 
 BLOCK = 64  # additions in a row in one lane before its sum moves to the wide accumulator
 STACK_BYTES = 32 << 10
@@ -38,124 +38,17 @@ MANY = 32  # pieces that are enough to share out between threads
 UNROLL = 64  # operations up to which the loop over a window is copied out
 
 
-@dataclass(frozen=True)
-class Fold:
-    """One reduction to run: its state machine, what it reduces, and the stage it belongs to."""
-
-    node: Node
-    monoid: Monoid
-    value: Expr
-    position: Expr
-    stage: int
-
-    def states(self) -> tuple[Expr, ...]:
-        return self.monoid.init(self.value.dtype)
-
-    def names(self, k: int) -> list[str]:
-        return [f"s{k}_{c}" for c in range(len(self.states()))]
-
-
-def contraction_reads(dot: Node, index: Sequence[Expr], reduced: Sequence[Expr]) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
-    """The indices of both operands of a contraction for a result index (batch, lhs free, rhs free) and the contracted variables."""
-    (lc, rc), (lb, rb) = dot["contract"], dot["batch"]
-    lhs, rhs = dot.args
-    batch, rest = list(index[:len(lb)]), iter(index[len(lb):])
-
-    def place(rank: int, contracted: Sequence[int], batched: Sequence[int]) -> tuple[Expr, ...]:
-        known = {**dict(zip(contracted, reduced, strict=True)), **dict(zip(batched, batch, strict=True))}
-        return tuple(known[d] if d in known else next(rest) for d in range(rank))
-
-    left = place(lhs.rank, lc, lb)
-    return left, place(rhs.rank, rc, rb)
-
-
 def lower_reduction(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
-    if group.anchor is not None:
-        lhs, (lc, _) = group.anchor.args[0], group.anchor["contract"]
-        reduced = tuple(var(f"r{k}") for k in range(len(lc)))
-        extents = {**group.extents, **{r: lhs.shape[c] for r, c in zip(reduced, lc, strict=True)}}
-        anchors, outer_vars = [group.anchor], group.domain
-    else:
-        reduced, extents, anchors, outer_vars = group.reduced, group.extents, group.reductions, group.outer
-    with ix.ranges({v: size(s) for v, s in extents.items()}):
-        folds, values, where = _fold_values(group, anchors, outer_vars, reduced, extents, buffers)
-    order = _axis_order(group, anchors[0], outer_vars, reduced)
-    if any(extents[v] == 0 for v in outer_vars):
+    nest = _Nest.of(group, buffers)
+    if nest is None:
         return ()
-    outer = [Dimension(v, extents[v]) for v in outer_vars if extents[v] != 1]
-    inner = [Dimension(v, extents[v]) for v in order if v in reduced and extents[v] != 1]
-    last = next((v for v in reversed(order) if extents[v] != 1), None)
-    roots = [(buffers[r], a, v, _depth(v, folds), _is_full(group, r, reduced)) for r, a, v in zip(group.roots, where, values, strict=True)]
-    nest = _Nest(folds, roots, outer, inner, machine)
-    nest.drop({v: const(0) for v in order if extents[v] == 1})
-    return tuple(nest.rows() if last is None or last in reduced else nest.columns(Dimension(last, extents[last])))
-
-
-def _is_full(group: Group, root: Node, reduced: Sequence[Expr]) -> bool:
-    return any(v in i for i in group.at[root] for v in reduced)
-
-
-def _axis_order(group: Group, anchor: Node, outer: Sequence[Expr], reduced: Sequence[Expr]) -> list[Expr]:
-    """All loop variables, in the order in which memory is walked (the argument's dimensions)."""
-    if anchor.op.kind == "contraction":
-        (left, right), lhs, rhs = anchor["contract"], *anchor.args
-        dots = lhs.rank - 1 in left and (rhs.rank - 1 in right or rhs.shape[-1] == 1)  # both walk memory along the contracted dimension
-        return [*outer, *reduced] if dots else [*outer[:-1], *reduced, *outer[-1:]]
-    return list(reduction_index(anchor, next(iter(group.at[anchor])), tuple(reduced)))
-
-
-def _fold_values(group: Group, anchors: Sequence[Node], outer: Sequence[Expr], reduced: Sequence[Expr], extents: dict,
-                 buffers: Places) -> tuple[list[Fold], list[Expr], list[Expr]]:
-    """Every reduction as a Fold (in an order in which they can run), and the values and addresses of the roots."""
-    inliner = Inliner(group.members, buffers)
-    position = address([extents[v] for v in reduced], reduced)
-    folds: list[Fold] = []
-    for n in _dependency_order(anchors):
-        if n.op.kind == "contraction":
-            left, right = contraction_reads(n, outer, reduced)
-            wide = f32 if n.dtype.is_float and n.dtype.bits == 16 else n.dtype
-            a, b = inliner.value(n.args[0], left), inliner.value(n.args[1], right)
-            if wide is not n.dtype:
-                a, b = lookup("cast")(a, dtype=wide), lookup("cast")(b, dtype=wide)
-            product_, monoid = (lookup("bitwise_and")(a, b), lookup("any").monoid) if n.dtype.kind == "b" else (a * b, lookup("sum").monoid)
-            fold = Fold(n, monoid, product_, position, 0)  # type: ignore[arg-type]
-        else:
-            value = inliner.value(n.args[0], reduction_index(n, next(iter(group.at[n])), tuple(reduced)))
-            fold = Fold(n, n.op.monoid, value, position, _depth(value, folds))  # type: ignore[arg-type]
-        k = len(folds)
-        state = tuple(var(name, s.dtype) for name, s in zip(fold.names(k), fold.states(), strict=True))
-        result = fold.monoid.result(state)
-        inliner.fixed[n] = result if result.dtype is n.dtype else lookup("cast")(result, dtype=n.dtype)
-        folds.append(fold)
-    values, where = [], []
-    for r in group.roots:
-        at = next(iter(group.at[r]))
-        values.append(inliner.value(r, at))
-        where.append(inliner.place(r, at))
-    return folds, values, where
-
-
-def _dependency_order(anchors: Sequence[Node]) -> list[Node]:
-    """Reductions whose arguments need other reductions come after these. (Members were added from the results upwards.)"""
-    return list(reversed(anchors))
-
-
-def _depth(e: Expr, folds: Sequence[Fold]) -> int:
-    """The first stage in which an expression can be evaluated: one after the last reduction that it reads."""
-    names = {name: f.stage + 1 for k, f in enumerate(folds) for name in f.names(k)}
-    return max((names.get(name, 0) for name in e.free), default=0)
+    nest.machine = machine
+    return tuple(nest.rows() if nest.along or nest.last is None else nest.columns(nest.last))
 
 
 @dataclass
-class _Nest:
-    folds: list[Fold]
-    roots: list[tuple[Buffer, Expr, Expr, int, bool]]  # buffer, address, value, stage, whether it varies along the row
-    outer: list[Dimension]
-    inner: list[Dimension]
-    machine: Machine
-
-    def stages(self) -> int:
-        return max([f.stage for f in self.folds] + [s for *_, s, full in self.roots if full]) + 1
+class _Nest(Reductions):
+    machine: Machine = Machine()
 
     def lane_counts(self, values: Iterable[Expr], limit: int | None) -> tuple[int, int]:
         """How many lanes a vector that computes these values has, and a vector of what is left; at most ``limit`` are useful. The lanes fix
@@ -176,7 +69,7 @@ class _Nest:
     # -- lanes along the row ----------------------------------------------------------------------
 
     def rows(self) -> list[Stmt]:
-        self.inner = self._joined_row()
+        self.join()
         *before, last = self.inner or [Dimension(var("r0"), 1)]
         body: list[Stmt] = []
         self._stage_row(body)
@@ -210,34 +103,6 @@ class _Nest:
                 if p.get((last.var,)) == 1 and p.get(step, 0) >= n and n * e["buffer"].dtype.bytes >= 1024
                 and not (isinstance(e["buffer"].size, int) and e["buffer"].size * e["buffer"].dtype.bytes < self.machine.l2)][:4]
 
-    def _joined_row(self) -> list[Dimension]:
-        """Neighbouring reduced dimensions as one, where every address allows it."""
-        dims = list(self.inner)
-        k = len(dims) - 2 if not config.strict else -1
-        while k >= 0:
-            o, i = dims[k], dims[k + 1]
-            everything = [f.value for f in self.folds] + [v for _, _, v, _, _ in self.roots]
-            places = [a for _, a, _, _, full in self.roots if full] + [f.position for f in self.folds]
-            pinned = inline.uses_outside_addresses(everything)
-            if o.var not in pinned and i.var not in pinned and inline.collapsible(
-                    [*inline.addresses(everything), *places], o.var, i.var, size(i.extent)):
-                self._map(lambda e, memo, o=o, i=i: inline.collapse(e, o.var, i.var, i.var, memo), lambda a, o=o: ix.build(
-                    {m: c for m, c in ix.polynomial(a).items() if o.var not in m}))
-                dims[k:k + 2] = [Dimension(i.var, o.extent * i.extent)]
-            k -= 1
-        return dims
-
-    def drop(self, zero: dict[Expr, Expr]) -> None:
-        """Variables of dimensions of extent 1 are 0."""
-        if zero:
-            self._map(lambda e, memo: substitute(e, zero, memo))
-
-    def _map(self, on_value, on_address=None) -> None:  # type: ignore[no-untyped-def]
-        memo: dict[Expr, Expr] = {}
-        change = on_address or (lambda a: on_value(a, memo))
-        self.folds = [Fold(f.node, f.monoid, on_value(f.value, memo), change(f.position), f.stage) for f in self.folds]
-        self.roots = [(b, change(a), on_value(v, memo), s, full) for b, a, v, s, full in self.roots]
-
     def _stage_row(self, body: list[Stmt]) -> None:
         """Keep on the stack what two stages need and is dear: it is computed in the first, loaded in the later ones."""
         row = product(d.extent for d in self.inner)
@@ -246,33 +111,11 @@ class _Nest:
             return
         variables = {d.name for d in self.inner}
         at = address([d.extent for d in self.inner], [d.var for d in self.inner])
-        by_stage: list[list[Expr]] = [[] for _ in range(self.stages())]
-        for f in self.folds:
-            by_stage[f.stage].append(f.value)
-        for _, _, v, s, full in self.roots:
-            if full:
-                by_stage[s].append(v)
-        replaced: dict[Expr, Expr] = {}
-        for stage in range(1, len(by_stage)):
-            earlier = {e for s in range(stage) for e in walk(*by_stage[s])}
-            stack = list(by_stage[stage])
-            while stack:
-                e = stack.pop()
-                if e in replaced or e.op.kind == "input":
-                    continue
-                if e in earlier and operations([e]) > DEAR and e.free & variables and row * e.dtype.bytes <= STACK_BYTES:
-                    first = next(s for s in range(stage) if e in set(walk(*by_stage[s])))
-                    buffer = Buffer(f"row{len(self.kept)}", e.dtype, (row,), "stack")
-                    self.kept.append((first, buffer, at, e))
-                    replaced[e] = load(buffer, (at,))
-                else:
-                    stack.extend(e.args)
+        names = count()
+        found = self.keep(lambda e: e.op is not LOAD and operations([e]) > DEAR and bool(e.free & variables) and row * e.dtype.bytes <= STACK_BYTES,
+                          lambda e: load(Buffer(f"row{next(names)}", e.dtype, (row,), "stack"), (at,)))
+        self.kept = [(stage, e["buffer"], at, value) for stage, value, e in found]
         body += [Local(b) for _, b, _, _ in self.kept]
-        for first, _, _, e in self.kept:
-            only = {e: replaced[e]}
-            self.folds = [f if f.stage <= first else Fold(f.node, f.monoid, substitute(f.value, only), f.position, f.stage)
-                          for f in self.folds]
-            self.roots = [(b, a, v if s <= first else substitute(v, only), s, full) for b, a, v, s, full in self.roots]
 
     def _row_stage(self, live: Sequence[tuple[int, Fold]], stores: Sequence[tuple[Buffer, Expr, Expr]], before: Sequence[Dimension],
                    last: Dimension, width: int, native: int, ahead: Sequence[tuple[Expr, int]] = ()) -> list[Stmt]:
@@ -294,7 +137,7 @@ class _Nest:
             for k, f in live:
                 old = tuple(load(b, (lanes_at,)) for b in accumulators[k])
                 value = substitute(substitute(f.value, at, memo), named)
-                new = f.monoid.merge(old, _lifted(f, value, substitute(f.position, at, memo), old))
+                new = f.monoid.merge(old, lifted(f, value, substitute(f.position, at, memo), old))
                 names = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
                 stmts += names
                 stmts += [Store(b, (lanes_at,), var(n.name, n.value.dtype)) for b, n in zip(accumulators[k], names, strict=True)]
@@ -363,7 +206,7 @@ class _Nest:
         with ix.ranges({lane: const(width)}):
             column = start * width + lane
             at: dict[Expr, Expr] = {last.var: column}
-            self._map(lambda e, memo: substitute(e, at, memo))
+            self.map(lambda e, memo: substitute(e, at, memo))
         zero = {d.var: const(0) for d in self.inner}
         body: list[Stmt] = []
 
@@ -378,7 +221,7 @@ class _Nest:
         for stage in range(self.stages()):
             live = [(k, f) for k, f in enumerate(self.folds) if f.stage == stage]
             accumulators = {k: [Buffer(f"a{k}_{c}", s.dtype, (width,), "register") for c, s in enumerate(f.states())] for k, f in live}
-            wide = [k for k, f in live if _is_float_sum(f) and _is_long(self.inner, BLOCK * 4)]
+            wide = [k for k, f in live if is_float_sum(f) and is_long(self.inner, BLOCK * 4)]
             totals = {k: Buffer(f"total{k}", f64, (width,), "register") for k in wide}
             for k, f in live:
                 body += [Local(b) for b in accumulators[k]]
@@ -389,7 +232,7 @@ class _Nest:
             work = max(operations(f.value for _, f in live), 1)
             for k, f in live:
                 old = tuple(load(b, (lane,)) for b in accumulators[k])
-                new = f.monoid.merge(old, _lifted(f, finished(f.value), f.position, old))
+                new = f.monoid.merge(old, lifted(f, finished(f.value), f.position, old))
                 names = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
                 step += [*names, *(Store(b, (lane,), var(n.name, n.value.dtype)) for b, n in zip(accumulators[k], names, strict=True))]
             outs = [(b, a, finished(v)) for b, a, v, s, full in self.roots if full and s == stage]
@@ -435,22 +278,8 @@ def _lane_of(v: str) -> Expr:
     return var(v)
 
 
-def _lifted(f: Fold, value: Expr, position: Expr, like: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    lifted = f.monoid.lift(value, position)
-    return tuple(e if e.dtype is s.dtype else lookup("cast")(e, dtype=s.dtype) for e, s in zip(lifted, like, strict=True))
-
-
-def _is_float_sum(f: Fold) -> bool:
-    return f.node.op.name in ("sum", "dot") and f.states()[0].dtype in (f32, f64)
-
-
-def _is_long(dims: Sequence[Dimension], limit: int) -> bool:
-    total = product(d.extent for d in dims)
-    return not isinstance(total, int) or total > limit
-
-
 def _is_long_sum(f: Fold, last: Dimension, before: Sequence[Dimension], width: int) -> bool:
-    return _is_float_sum(f) and _is_long([*before, last], BLOCK * width)
+    return is_float_sum(f) and is_long([*before, last], BLOCK * width)
 
 
 def _nested(dims: Sequence[Dimension], body: Sequence[Stmt], unrolled: int = 0) -> list[Stmt]:
@@ -492,5 +321,4 @@ def _tree_of(monoid: Monoid, buffers: Sequence[Buffer], width: int, name: str) -
     return out
 
 
-__all__ = ["contraction_reads", "lower_reduction"]
-_ = (LOAD, i64)
+__all__ = ["lower_reduction"]
