@@ -10,7 +10,7 @@ from xlc.ir.types import DType, Size, f32, i32
 from xlc.schedule.nest import Dimension, stored
 from xlc.schedule.product import Product
 
-from .operand import TRUE, Operand, extent
+from .operand import Operand, extent
 
 
 def wide(d: DType) -> DType:
@@ -65,7 +65,9 @@ class Contraction:
 
 def guarded(condition: Expr, body: Sequence[Stmt]) -> list[Stmt]:
     """The statements where the condition holds."""
-    return list(body) if condition is TRUE else [If(condition, tuple(body))]
+    if condition.is_const:
+        return list(body) if condition.value else []
+    return [If(condition, tuple(body))]
 
 
 __all__ = ["Contraction", "guarded", "wide"]

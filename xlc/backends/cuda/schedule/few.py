@@ -72,7 +72,7 @@ class _Few:
         per_block = self.columns * self.wide
         with ix.ranges({T: const(THREADS), B: size(pieces(self.count, per_block)), LANE: const(max(self.wide, self.deep))}):
             first = Let("p", B * per_block + own * self.wide)
-            exists = TRUE if divides(per_block, self.count) else COLUMN < size(self.count)
+            exists = TRUE if divides(per_block, self.count) else size(self.count) > COLUMN
             summed = [first, Local(self.sums), *self.each(lambda e: [Store(self.sums, (e,), self.c.zero())]), *self.sum(part, exists)]
             if self.shared == 1:
                 return [blocks(pieces(self.count, per_block), threads(*summed, *guarded(exists, self.finish(self.sums, 1, const(0)))))]
