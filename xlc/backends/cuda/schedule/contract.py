@@ -4,8 +4,8 @@
     tensor    f16 and bf16 (and f32 as tf32, where ``matmul_precision`` allows it) by tensor cores
     tiled     everything else: multiplications of single threads
 
-The tile is the one with the least estimated time: tiles are computed in rounds of one for each multiprocessor; within a tile, multiplications
-and reads of shared memory count. The shape, dtypes and the chip decide, never what is fused, so a sum has one order.
+The tile is the one with the least estimated time: tiles are computed in rounds of one for each multiprocessor; within a tile,
+multiplications and reads of shared memory count. The shape, dtypes and the chip decide, never what is fused, so a sum has one order.
 """
 
 from __future__ import annotations
