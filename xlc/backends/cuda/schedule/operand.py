@@ -2,8 +2,9 @@
 
     a[m*64+k], tiles of 64 rows and 16 contracted elements   ->   thread t { vector v in 0..4 { r[v] = b0[(row+t//4)*64 + k + t%4*4 + v] } }
 
-Rows are positions along the free dimensions (of the right operand these are columns of the result), as one number. A thread copies vectors
-of up to 16 bytes along the direction in which memory runs. What lies beyond the last row, or the last contracted element, is 0 and not read.
+Rows are positions along the free dimensions (of the right operand these are columns of the result), as one number. A thread copies
+vectors of up to 16 bytes along the direction in which memory runs. What lies beyond the last row, or the last contracted element, is 0 and
+not read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Stmt, Store, const, load, size, substitute, var, walk
 from xlc.ir.op import lookup
-from xlc.ir.types import DType, Size, bool_, product
+from xlc.ir.types import DType, Size, bool_, f32, product
 from xlc.schedule.nest import Dimension
 
 from .bind import THREADS, T
@@ -38,6 +39,12 @@ def extent(dims: Sequence[Dimension]) -> Size:
 
 def divides(n: int, s: Size) -> bool:
     return isinstance(s, int) and s % n == 0
+
+
+def stripped(value: Expr) -> Expr:
+    """A value of 16 bits that is only widened, before that."""
+    inner = value.args[0] if value.op.name == "cast" else value
+    return inner if inner.dtype.is_float and inner.dtype.bits == 16 and value.dtype is f32 else value
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class Operand:
         """(condition, value where it holds, value elsewhere) at a row and a contracted position, ``lane`` more along one of them. ``edge``
         says whether both exist. Masks that are the same for all lanes are part of the condition, so that whole vectors are read."""
         none = const(0)
-        value = substitute(self.value, {**position(self.free, row, none if along_k else lane), **position(self.ks, k, lane if along_k else none)})
+        value = substitute(self.value, {**position(self.free, row, none if along_k else lane),
+                                        **position(self.ks, k, lane if along_k else none)})
         masked = {e: e.args[-1] for e in walk(value) if e.op is LOAD and e["masked"]}
         hoisted = {e: m for e, m in masked.items() if not ix.depends(m, lane)}
         condition = edge
@@ -132,7 +140,7 @@ class Staged:
             fast, slow = (number % across) * lanes, number // across
             inside = list(body(*((slow, fast) if o.along_k else (fast, slow)), q))
         if count < THREADS:
-            inside = [If(T < count, tuple(inside))]
+            inside = [If(count > T, tuple(inside))]
         return inside if trips == 1 else [Loop("q", const(0), const(trips), 1, "unroll", tuple(inside))]
 
     def fetch(self, first: Expr, start: Expr) -> list[Stmt]:
@@ -146,6 +154,19 @@ class Staged:
                 return Loop("v", const(0), const(lanes), 1, "vector", (Store(into, (q * lanes + LANE,), self.widened(e)),), lanes)
 
             return [moved(value)] if condition is TRUE else [If(condition, (moved(value),), (moved(other),))]
+
+        return self.vectors(vector)
+
+    def copy(self, first: Expr, start: Expr, slot: Expr) -> list[Stmt]:
+        """The part of this thread of a tile straight to its slot, in the background; for an operand that is a load."""
+        lanes, o = self.lanes, self.operand
+        step = self.k_step if o.along_k else self.row_step
+
+        def vector(row: Expr, k: Expr, q: Expr) -> list[Stmt]:
+            condition, value, _ = o.at(first + row, start + k, self.edge(first + row, start + k), LANE, o.along_k)
+            into = slot * self.pitch + row * self.row_step + k * self.k_step + LANE * step
+            moved = load(value["buffer"], value.args[:1], condition)
+            return [Loop("v", const(0), const(lanes), 1, "async", (Store(self.buffer, (into,), moved),), lanes)]
 
         return self.vectors(vector)
 
@@ -165,9 +186,10 @@ class Staged:
 
         def vector(row: Expr, k: Expr, q: Expr) -> list[Stmt]:
             into = slot * self.pitch + row * self.row_step + k * self.k_step + LANE * step
-            return [Loop("v", const(0), const(lanes), 1, "vector", (Store(self.buffer, (into,), load(self.registers, (q * lanes + LANE,))),), lanes)]
+            read = load(self.registers, (q * lanes + LANE,))
+            return [Loop("v", const(0), const(lanes), 1, "vector", (Store(self.buffer, (into,), read),), lanes)]
 
         return self.vectors(vector)
 
 
-__all__ = ["LANE", "TRUE", "Operand", "Staged", "divides", "extent", "position"]
+__all__ = ["LANE", "TRUE", "Operand", "Staged", "divides", "extent", "position", "stripped"]
