@@ -83,8 +83,8 @@ class ShimArray(np.ndarray):
 
 
 class ShimDevice:
-    """The protocol ``Device`` of the CUDA backend; ``launches`` counts them. ``sms`` multiprocessors are fewer than any chip has, so that
-    grids are small."""
+    """The protocol ``Device`` of the CUDA backend, for a chip of that architecture with ``sms`` multiprocessors: fewer than a real one has,
+    so that grids are small. ``launches`` counts launches; each takes another order when that is random."""
 
     def __init__(self, arch: str = "sm_80", order: str = "ascending", seed: int = 0, sms: int = 3):
         if order not in ORDERS:
@@ -100,6 +100,8 @@ class ShimDevice:
 
     def launch(self, function: ShimFunction, grid: int, shared: int, argument: np.ndarray, cooperative: bool = False) -> None:
         """Run all blocks. XlcError, which names the entry, where the text does what a chip leaves undefined."""
+        if grid < 1:
+            raise XlcError(f"{function.name} is launched with {grid} blocks; a grid has one at least")
         if shared > self.chip.shared_block:
             raise XlcError(f"{function.name} asks for {shared} bytes of shared memory; a block of {self.name} ({self.arch}) may have "
                            f"{self.chip.shared_block}")
@@ -113,6 +115,7 @@ class ShimDevice:
             raise XlcError(f"{function.name}: {message.value.decode()}")
         for memory in list(self._memory):
             if not memory.intact():
+                self._memory.discard(memory)  # is told once
                 raise XlcError(f"{function.name}: something is written beside an array of {memory.nbytes} bytes")
 
     def resident(self, function: ShimFunction, shared: int) -> int:
