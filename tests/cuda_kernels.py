@@ -30,12 +30,15 @@ class Program:
         self.compiled = {o: xlc.jit(f, device=f"shim:{o}", **options) for o in ("ascending", "descending", "random")}
         self.plan = self.compiled["ascending"].compile(*args).plan
         verify_plan(self.plan)
-        for k in self.plan.kernels:
-            verify_kernel(k)
+        self.unproven = [u for k in self.plan.kernels for u in verify_kernel(k)]
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         return tuple(self.plan.kernels)
+
+    @property
+    def text(self) -> str:
+        return emit_module(self.plan).text
 
     def interpret(self, *arrays: np.ndarray) -> np.ndarray:
         return interpret_plan(self.plan, arrays)[0]
@@ -44,7 +47,7 @@ class Program:
         return np.array(self.compiled[order](*arrays), subok=False)
 
     def resources(self, arch: str) -> dict[str, nvrtc.Resources]:
-        return nvrtc.compile(prelude() + numerics() + emit_module(self.plan).text, arch).resources
+        return nvrtc.compile(prelude() + numerics() + self.text, arch).resources
 
 
 def checked(f: Callable[..., Any], *arrays: np.ndarray, interpret: bool = True, chips: tuple[str, ...] = (), **options: Any) -> np.ndarray:

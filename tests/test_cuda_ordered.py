@@ -155,3 +155,9 @@ def test_scatter_onto_its_operand_copies_nothing() -> None:
     assert kernel.inplace == ((0, 0),)
     out, x = kernel.outputs[0].name, kernel.inputs[0].name
     assert f"if ((const void*){out} != (const void*){x}) {out}[" in str(emit_kernel(kernel, aliased=frozenset({0, 3})))
+
+
+def test_one_scatter_after_another_works_in_place() -> None:
+    x, u, ids = integers(10, 5), integers(40, 5), np.random.default_rng(0).integers(0, 10, 40)
+    got = checked(lambda x, u, i: xp.at(xp.at(x, i).add(u), i).max(u) * 2, x, u, ids, interpret=False)
+    np.testing.assert_array_equal(got, scattered(scattered(x, u, ids, "add"), u, ids, "max") * 2)
