@@ -177,7 +177,7 @@ class _KernelChecker:
             self.loops.append(s)
             self.body(s.body)
             self.loops.pop()
-            if s.kind == "parallel":
+            if s.kind in ("parallel", "block"):
                 self.unproven += conflicts(s, self.accesses, set(self.kernel.outputs))
         del self.variables[s.var]
 

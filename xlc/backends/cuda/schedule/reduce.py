@@ -80,13 +80,12 @@ class _Nest:
 
     def guarded(self, body: Sequence[Stmt], condition: Expr | None = None) -> list[Stmt]:
         """Statements for a thread's row, if there is one."""
-        each = self.team.rows * self.team.width
-        p = var("p")
+        width, p = self.team.width, var("p")
         with ix.ranges({T: const(THREADS)}):
-            where = B * each + self.team.row * self.team.width
-        inner = (*decode(self.outer, p), *body) if self.outer else tuple(body)
-        if not (isinstance(self.rows, int) and self.rows % each == 0):
-            inside = p < size(self.rows)
+            where = B * self.team.rows + self.team.row
+        inner = (*_coordinates(self.outer, p, width), *body)
+        if not (isinstance(self.rows, int) and self.rows % (self.team.rows * width) == 0):
+            inside = p < size(self.rows if width == 1 else product(d.extent for d in self.outer[:-1]) * (self.outer[-1].extent // width))
             condition = inside if condition is None else inside & condition
         return [Let("p", where), *([If(condition, inner)] if condition is not None and not condition.is_const else inner)]
 
@@ -97,12 +96,13 @@ class _Nest:
 
     def steps(self, body: Sequence[Stmt], drain: Sequence[Stmt]) -> list[Stmt]:
         """All vectors of a thread's part of the row; k counts them. After at most CHAIN of them ``drain``."""
-        each = self.team.lanes * (1 if self.team.across else self.team.vector)
-        q, k = var("q"), var("k")
+        width, q, k = 1 if self.team.across else self.team.vector, var("q"), var("k")
+        each = self.team.lanes * width
         with ix.ranges({T: const(THREADS)}):
-            where = (k * self.team.lanes + self.team.lane) * (each // self.team.lanes)
-        one = (Let("q", where), *decode(self.inner, q), *body)
-        checked = (Let("q", where), If(q < size(self.row), one[1:]))
+            where = k * self.team.lanes + self.team.lane
+        one = (Let("q", where), *_coordinates(self.inner, q, width), *body)
+        inside = q < (size(self.row) if width == 1 else const(self.row // width))  # type: ignore[operator]
+        checked = (one[0], If(inside, one[1:]))
 
         def run(start: Expr, stop: Expr, unroll: int, body: Sequence[Stmt]) -> Loop:
             if unroll == 1:
@@ -291,6 +291,18 @@ class _Nest:
         put = [If(first, tuple(each(left)))] if team.kept < WARP else each(left)
         take = each(taken) if shared else [If(team.lane.equals(0), tuple(each(taken)))]
         return [threads(*put), threads(*take)]
+
+
+def _coordinates(dims: Sequence[Dimension], p: Expr, each: int) -> list[Stmt]:
+    """The variables of the p-th position or, of the last dimension, of the p-th ``each`` positions."""
+    if not dims:
+        return []
+    *before, last = dims
+    if each == 1:
+        return decode(dims, p)
+    assert isinstance(last.extent, int)
+    short = Dimension(var(f"{last.name}_"), last.extent // each)
+    return [*decode([*before, short], p), Let(last.name, short.var * each)]
 
 
 def _named(values: Sequence[Expr], name: str) -> tuple[list[Stmt], tuple[Expr, ...]]:
