@@ -1,9 +1,9 @@
-# make demo | test | bench | lint | accuracy | examples. Each makes its virtual environment when it is needed.
+# make demo | test | bench | gpu | lint | accuracy | examples. Each makes its virtual environment when it is needed.
 PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 SOURCES = pyproject.toml setup.py $(wildcard csrc/*) $(wildcard runtime/*)
-.PHONY: demo test bench lint accuracy examples clean
+.PHONY: demo test bench gpu lint accuracy examples clean
 
 demo: $(VENV)/.installed
 	$(PY) examples/demo.py
@@ -13,6 +13,10 @@ test: $(VENV)/.installed
 
 bench: $(VENV)/.benched
 	$(PY) -m benchmarks
+
+# On a machine with a GPU; what else is installed in the environment (PyTorch, JAX, Triton) is measured beside.
+gpu: $(VENV)/.gpu
+	$(PY) -m xlc gpu-check
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .; ruff=$$?; $(PY) -m mypy && exit $$ruff
@@ -29,6 +33,10 @@ $(VENV)/.installed: $(SOURCES)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools wheel
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+$(VENV)/.gpu: $(VENV)/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,cuda]"
 	touch $@
 
 $(VENV)/.benched: $(VENV)/.installed

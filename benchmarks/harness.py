@@ -33,12 +33,14 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work one run does. ``smoke`` shrinks every workload to nothing: it shows that all works, its times mean nothing."""
+    """How much work one run does. ``smoke`` shrinks every workload to nothing: it shows that all works, its times mean nothing.
+    ``settle``: each sample waits until the threads of the contestant before sleep; there is no need where a GPU does the work."""
 
     smoke: bool = False
     rounds: int = 21
     sample: float = 0.02
     patience: quiet.Patience = field(default_factory=quiet.Patience)
+    settle: bool = True
 
     def size(self, full: int, tiny: int) -> int:
         return tiny if self.smoke else full
@@ -229,7 +231,7 @@ def rounds(contestants: Mapping[str, Contestant], scale: Scale) -> tuple[dict[st
 
 def _sample(c: Contestant, n: int, scale: Scale) -> float:
     """Seconds per call of n calls, once the threads of the contestant before sleep, and after some calls to warm up."""
-    if not scale.smoke:
+    if scale.settle and not scale.smoke:
         quiet.settle()
     if c.warm:
         c.seconds(1 + n // 8)

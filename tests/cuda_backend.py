@@ -11,7 +11,6 @@ from cuda_shim import MISSING, ShimDevice
 from xlc import pipeline
 from xlc.backends.cuda.backend import CudaBackend
 
-
 DEVICES = ("cuda",) if os.environ.get("XLC_CUDA_DEVICE") == "gpu" else () if MISSING else ("shim:random",)
 """What conformance is tested on beside the CPU."""
 

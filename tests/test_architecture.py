@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -75,6 +76,7 @@ WOVEN = frozenset(
         *("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "floor_divide", "remainder"),
         *("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "bitwise_left_shift", "bitwise_right_shift"),
         *("logical_and", "logical_or", "logical_not", "sum", "prod", "max", "min", "any", "all"),
+        "lookup",  # its table is a constant of the module, which is for an emitter to place
     ]
 )
 COMPILER = ("ir", "transform", "passes", "schedule", "backends", "run", "observe.py", "pipeline.py", "aot", "tools")
@@ -188,11 +190,11 @@ def mentions() -> dict[str, set[str]]:
 @pytest.mark.parametrize("kind", sorted({op.kind for op in OPS.values()}))
 def test_the_compiler_does_not_know_operators_by_name(kind: str) -> None:
     """One file of the compiler at most, tests and front ends (which give operators their public names) aside: adding an operator edits
-    no pass, no schedule and no backend."""
+    no pass, no schedule and no backend. (A backend's table of scalar operators lists what its hardware has; all else is decomposed.)"""
     found = mentions()
     for name, op in OPS.items():
         if op.kind == kind and name not in WOVEN:
-            compiler = {p for p in found[name] if p.split("/")[1] in COMPILER}
+            compiler = {p for p in found[name] if p.split("/")[1] in COMPILER and not re.fullmatch(r"xlc/backends/\w+/scalar\.py", p)}
             assert len(compiler) <= 1, f"{name} is named in {', '.join(sorted(compiler))}"
 
 

@@ -150,3 +150,7 @@ def test_no_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
             nvrtc._library()
     finally:
         nvrtc._library.cache_clear()
+
+
+def test_functions_of_the_prelude_that_a_module_does_not_need_are_no_warnings() -> None:
+    assert "warning" not in nvrtc.compile("static __device__ int spare(int a) { return a; }\n" + ADD, "sm_80").log

@@ -132,14 +132,6 @@ def test_wrong_arguments_name_the_callers_line(case: str) -> None:
     assert caught.value.location == (__file__, test_wrong_arguments_name_the_callers_line.__code__.co_firstlineno + 5)
 
 
-def test_gpu_arrays_are_refused() -> None:
-    class Gpu:
-        __cuda_array_interface__: dict[str, Any] = {}
-
-    with pytest.raises(xlc.XlcTypeError, match="cuda backend is not installed"):
-        xlc.jit(lambda x: x)(Gpu())
-
-
 def test_wrong_number_of_arguments() -> None:
     def f(x: Any, y: Any, *, k: Any = 1) -> Any:
         return x

@@ -31,6 +31,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ activations
 
 ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[[np.ndarray], np.ndarray]]] = {
+    "sigmoid": (nn.sigmoid, lambda x: 1 / (1 + np.exp(-x))),
     "relu6": (nn.relu6, lambda x: np.clip(x, 0, 6)),
     "leaky_relu": (nn.leaky_relu, lambda x: np.where(x > 0, x, 0.01 * x)),
     "leaky_relu 0.2": (lambda x: nn.leaky_relu(x, 0.2), lambda x: np.where(x > 0, x, 0.2 * x)),

@@ -218,7 +218,8 @@ BACKENDS: dict[str, Callable[[str], Any]] = {"cpu": _cpu, "cuda": _cuda}
 
 
 def backend_for(device: str | None) -> Any:
-    """The backend that a device name asks for: "cpu", "cuda" (the current GPU), "cuda:1", "cuda:sm_90" (code for a chip that is not here)."""
+    """The backend that a device name asks for: "cpu", "cuda" (the current GPU), "cuda:1", "cuda:sm_90" (code for a chip
+    that is not here)."""
     from xlc.errors import XlcValueError
 
     device = device or "cpu"

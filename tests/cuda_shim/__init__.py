@@ -11,11 +11,13 @@ be the same for "ascending", "descending", and "random" with every seed. Device 
 margin on both sides that nothing may write, and lies at multiples of 256 bytes and of no more.
 
 Compiled libraries are kept, by content, below the folder XLC_CACHE_DIR, or one in the folder of temporary files.
+With XLC_SHIM_PORTABLE=1 threads are switched by ``ucontext``, as on processors other than x86-64.
 """
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import hashlib
 import os
@@ -30,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from xlc.backends.cuda.chip import chip
 from xlc.errors import XlcError
 
 HERE = Path(__file__).parent
@@ -41,6 +44,7 @@ _EXACT = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-s
 _MODULE = ["-O1", "-fno-exceptions", "-fno-asynchronous-unwind-tables", "-ftrivial-auto-var-init=pattern", "-nostdlib"]
 ALIGNMENT = 256  # bytes: of device memory, and the width of its margins
 _UNWRITTEN = b"\xff" * ALIGNMENT
+_RUNTIME = ["-O2", "-fno-semantic-interposition", *(["-DXLC_SHIM_PORTABLE"] if os.environ.get("XLC_SHIM_PORTABLE") else [])]
 _lock = threading.Lock()  # one launch at a time
 
 
@@ -78,13 +82,14 @@ class ShimArray(np.ndarray):
 
 
 class ShimDevice:
-    """The protocol ``Device`` of the CUDA backend. ``launches`` counts them."""
+    """The protocol ``Device`` of the CUDA backend; ``launches`` counts them. ``sms`` multiprocessors are fewer than any chip has, so that
+    grids are small."""
 
-    def __init__(self, arch: str = "sm_80", order: str = "ascending", seed: int = 0, blocks: int = 3):
+    def __init__(self, arch: str = "sm_80", order: str = "ascending", seed: int = 0, sms: int = 3):
         if order not in ORDERS:
             raise ValueError(f"order is one of {', '.join(ORDERS)}, and not {order!r}")
-        self.name, self.arch, self.order, self.seed, self.blocks = "shim", arch, order, seed, blocks
-        self.launches = 0
+        self.name, self.arch, self.order, self.seed, self.launches = "shim", arch, order, seed, 0
+        self.chip = dataclasses.replace(chip(arch), name="shim", sms=sms)
         self._memory: weakref.WeakSet[_Memory] = weakref.WeakSet()
 
     def load(self, source: str, cubin: bytes = b"") -> ShimModule:
@@ -94,6 +99,9 @@ class ShimDevice:
 
     def launch(self, function: ShimFunction, grid: int, shared: int, argument: np.ndarray, cooperative: bool = False) -> None:
         """Run all blocks. XlcError, which names the entry, where the text does what a chip leaves undefined."""
+        if shared > self.chip.shared_block:
+            raise XlcError(f"{function.name} asks for {shared} bytes of shared memory; a block of {self.name} ({self.arch}) may have "
+                           f"{self.chip.shared_block}")
         argument = np.ascontiguousarray(argument)
         message = ctypes.create_string_buffer(1000)
         with _lock:
@@ -107,8 +115,8 @@ class ShimDevice:
                 raise XlcError(f"{function.name}: something is written beside an array of {memory.nbytes} bytes")
 
     def resident(self, function: ShimFunction, shared: int) -> int:
-        """The most blocks of a cooperative launch."""
-        return self.blocks
+        """The most blocks of a cooperative launch: one to a multiprocessor, few and not a power of two."""
+        return self.chip.sms
 
     def replay(self, module: ShimModule, nbytes: int, record: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         """There are no graphs: a replay launches again."""
@@ -159,7 +167,7 @@ class _Memory:
 def runtime() -> ctypes.CDLL:
     """The library of shim.cpp and numbers.cpp, whose names modules refer to."""
     text = "\n".join((HERE / name).read_text("utf-8") for name in ("shim.cpp", "numbers.cpp"))
-    library = ctypes.CDLL(str(_build(text, ["-O2", f"-I{HERE}"], ["-lm"])), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(_build(text, [*_RUNTIME, f"-I{HERE}"], ["-lm"])), mode=ctypes.RTLD_GLOBAL)
     i, p = ctypes.c_int, ctypes.c_void_p
     library.xlc_shim_launch.argtypes = [p, p, ctypes.c_uint, ctypes.c_size_t, i, i, ctypes.c_ulonglong, p, ctypes.c_size_t]
     return library
@@ -167,7 +175,7 @@ def runtime() -> ctypes.CDLL:
 
 def _build(text: str, flags: Sequence[str], more: Sequence[str | Path]) -> Path:
     """The shared library of a C++ text."""
-    command = [str(CXX), *_EXACT, *_cpu(), *flags, *map(str, more)]
+    command = [str(CXX), *_EXACT, *_processor(), *flags, *map(str, more)]
     key = hashlib.sha256("\0".join([_version(), *command, _header(), text]).encode()).hexdigest()[:32]
     folder = Path(os.environ.get("XLC_CACHE_DIR") or Path(tempfile.gettempdir()) / f"xlc-{os.getuid()}") / "shim"
     library = folder / f"{key}.so"
@@ -175,7 +183,8 @@ def _build(text: str, flags: Sequence[str], more: Sequence[str | Path]) -> Path:
         return library
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = folder / f"{key}.{os.getpid()}.{threading.get_ident()}.so"
-    done = subprocess.run([command[0], "-shared", "-o", str(made), "-x", "c++", "-", *command[1:]], input=text, capture_output=True, text=True)
+    command[1:1] = ["-shared", "-o", str(made), "-x", "c++", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
     if done.returncode:
         raise XlcError(f"g++ rejects the CUDA text:\n{done.stderr[:4000]}")
     os.replace(made, library)
@@ -193,7 +202,7 @@ def _header() -> str:
 
 
 @functools.cache
-def _cpu() -> list[str]:
+def _processor() -> list[str]:
     """Instructions for fma and rounding, where this processor has them."""
     info = Path("/proc/cpuinfo")
     flags = info.read_text().split() if info.exists() else []

@@ -31,7 +31,7 @@ float tfloat(unsigned register_, int) { return xlc_bits<float>(register_ & 0xfff
 // promises no order.
 template <int PACK, float (*ELEMENT)(unsigned, int)> void multiply(void* const lanes[32]) {
   constexpr int K = 8 * PACK;
-  double a[16][K], b[K][8];
+  double a[16][K], b[K][8], sum[16][8] = {};
   for (int lane = 0; lane < 32; lane++) {
     const Product& p = *(const Product*)lanes[lane];
     const int group = lane / 4, k = lane % 4 * PACK;
@@ -40,14 +40,12 @@ template <int PACK, float (*ELEMENT)(unsigned, int)> void multiply(void* const l
       for (int i = 0; i < 2; i++) b[k + i * 4 * PACK + e][group] = ELEMENT(p.b[i], e);
     }
   }
+  for (int row = 0; row < 16; row++)
+    for (int k = 0; k < K; k++)
+      for (int column = 0; column < 8; column++) sum[row][column] += a[row][k] * b[k][column];
   for (int lane = 0; lane < 32; lane++) {
     float* d = ((const Product*)lanes[lane])->d;
-    for (int i = 0; i < 4; i++) {
-      const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-      double sum = 0;
-      for (int k = 0; k < K; k++) sum += a[row][k] * b[k][column];
-      d[i] = (float)(d[i] + sum);
-    }
+    for (int i = 0; i < 4; i++) d[i] = (float)(d[i] + sum[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2]);
   }
 }
 

@@ -7,24 +7,23 @@
 // xlc_shim_launch(entry, table, grid, shared, cooperative, order, seed, message, size) -> 0, or 1 with the message.
 #include "shim.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#ifndef __x86_64__
 #include <ucontext.h>
-#endif
 
 namespace {
 
 constexpr unsigned THREADS = 256, LANES = 32, WARPS = THREADS / LANES;
-constexpr size_t STACK = 60 << 10, GUARD = 4 << 10, SLACK = 1 << 10;
+constexpr size_t STACK = 64 << 10, GUARD = 4 << 10, SLACK = 1 << 10;
 
 // ---- switching between stacks
 
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(XLC_SHIM_PORTABLE)
 struct Context { void* sp; };
 extern "C" void xlc_shim_switch(Context* from, const Context* to);
 asm(R"(
@@ -113,6 +112,7 @@ struct Launch {
   unsigned residents;
   Context scheduler;
   Thread* current;  // null while the scheduler runs
+  pthread_t runs_on;
   bool failed;
   char* message;
   size_t message_size;
@@ -178,7 +178,7 @@ void begin(Block& b, unsigned index) {
   for (Thread& t : b.threads) {
     t.state = READY;
     t.first = t.last = t.group = 0;
-    prepare(t.context, t.stack, STACK, run_entry);
+    prepare(t.context, t.stack, STACK - t.id % 32 * 128, run_entry);  // tops that do not share the few lines of one set of the cache
   }
 }
 
@@ -248,13 +248,14 @@ void fail_stuck(const Block& b) {
     unsigned same = 0;
     bool seen = false;
     for (const Thread& u : b.threads)
-      if (u.state == t.state && (t.state == RETURNED || (u.line == t.line && u.mask == t.mask))) u.id < i ? seen = true : same++;
+      if (u.state == t.state && (t.state == RETURNED || u.line == t.line) && (t.state != AT_WARP || u.mask == t.mask))
+        u.id < i ? seen = true : same++;
     if (seen) continue;
     used += snprintf(text + used, sizeof text - used, "%s%u threads (thread %u first) %s", used ? "; " : "", same, i, STATES[t.state]);
     if (t.state != RETURNED) used += snprintf(text + used, sizeof text - used, " (line %d)", t.line);
     if (t.state == AT_WARP) used += snprintf(text + used, sizeof text - used, " with mask 0x%08x", t.mask);
   }
-  const bool alone = launch.residents < launch.grid && b.threads[0].state == AT_GRID;
+  const bool alone = b.threads[0].state == AT_GRID && launch.residents < launch.grid;
   fail(0, "block %u does not go on: %s%s", b.index, text, alone ? "; the launch is not cooperative" : "");
 }
 
@@ -293,7 +294,7 @@ void run_grid(bool cooperative) {
 
 // A fault of a thread is an error of the launch: the thread is left where it is.
 void on_fault(int signal, siginfo_t* info, void*) {
-  if (!launch.current) {
+  if (!launch.current || !pthread_equal(launch.runs_on, pthread_self())) {
     ::signal(signal, SIG_DFL);
     return;
   }
@@ -468,6 +469,7 @@ int xlc_shim_launch(void (*entry)(const void*), const void* table, unsigned grid
   launch.shared = shared;
   launch.order = (Order)order;
   launch.random = seed * 0x9e3779b97f4a7c15 + 0x853c49e6748fea9b;
+  launch.runs_on = pthread_self();
   launch.message = message;
   launch.message_size = message_size;
 

@@ -56,7 +56,7 @@ static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long 
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
 
 template <class To, class From> static inline To xlc_bits(From from) {
-  static_assert(sizeof(To) == sizeof(From), "xlc_bits between types of different sizes");
+  static_assert(sizeof(To) == sizeof(From), "xlc_bits is between types of one size");
   union { From from; To to; } u = {from};
   return u.to;
 }

@@ -21,13 +21,31 @@ from typing import Any, NamedTuple
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, const, expressions, statements, substitute, \
-    var, walk
+from xlc.ir.loops import (
+    LOAD,
+    Buffer,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Local,
+    Loop,
+    Prefetch,
+    Stmt,
+    Store,
+    const,
+    expressions,
+    statements,
+    substitute,
+    var,
+    walk,
+)
 from xlc.ir.types import DType, bool_, i64
 
 Interval = tuple[float, float]
 NARROW = (-(2.0**31), 2.0**31 - 1)
 UNKNOWN: Interval = (-inf, inf)
+Access = tuple[Buffer, Expr, Expr | None]  # of one-dimensional memory: where, and the condition
 
 
 class Value(NamedTuple):
@@ -63,7 +81,7 @@ class Printer:
         self.expansions: dict[Expr, Expr] = {}
         self.multiples: dict[Expr, int] = {}
         self.tables: dict[str, str] = {}
-        self.vectors: dict[tuple[Buffer, Expr], str] = {}  # loads and stores of all lanes at once: (buffer, address) -> its vector
+        self.vectors: dict[Access, str] = {}  # loads and stores of all lanes at once, and the vectors in registers
         self.counter = 0
 
     # -- text -------------------------------------------------------------------------------------
@@ -138,11 +156,10 @@ class Printer:
         """What must be evaluated before x."""
         if x.op is not LOAD:
             return x.args
-        b = x["buffer"]
+        if _access(x) in self.vectors:
+            return ()
         index = x.args[:-1] if x["masked"] else x.args
-        if len(index) == 1 and (b, index[0]) in self.vectors:
-            return x.args[len(index):]
-        return (self.offset(b, index), *x.args[len(index):])
+        return (self.offset(x["buffer"], index), *x.args[len(index):])
 
     def offset(self, b: Buffer, index: Sequence[Expr]) -> Expr:
         """The place of an element in its buffer, in elements."""
@@ -150,8 +167,8 @@ class Printer:
 
     def expand(self, x: Expr) -> Expr:
         if x.op.decompose is None:
-            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the operator {x.op.name} on {x.args[0].dtype} has neither a rule on this "
-                                         f"device nor a decomposition")
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: the operator {x.op.name} on {x.args[0].dtype} has neither a rule on "
+                                         f"this device nor a decomposition")
         return x.op.decompose(*x.args, **dict(x.attrs))
 
     def leaf(self, x: Expr) -> Value:
@@ -202,13 +219,13 @@ class Printer:
 
     def load(self, x: Expr) -> Value:
         b = x["buffer"]
-        index = x.args[:-1] if x["masked"] else x.args
-        if len(index) == 1 and (b, index[0]) in self.vectors:
-            text = f"{self.vectors[b, index[0]]}.e[{self.memo[self.lane].text}]"
+        if (vector := self.vectors.get(_access(x))) is not None:
+            text = f"{vector}.e[{self.memo[self.lane].text}]"
         else:
+            index = x.args[:-1] if x["masked"] else x.args
             text = f"{self.names[b]}[{self.memo[self.offset(b, index)].text}]"
-        if x["masked"]:
-            text = f"{self.memo[x.args[-1]].text} ? {text} : ({self.ctype(b.dtype)})0"
+            if x["masked"]:
+                text = f"{self.memo[x.args[-1]].text} ? {text} : ({self.ctype(b.dtype)})0"
         value = self.temporary(x, text)
         if b not in self.readonly:
             self.volatile.add(x)
@@ -217,8 +234,8 @@ class Printer:
     def store(self, s: Store) -> None:
         value = self.value(s.value)
         mask = self.value(s.mask).text if s.mask is not None else ""
-        if len(s.index) == 1 and (s.buffer, s.index[0]) in self.vectors:
-            place = f"{self.vectors[s.buffer, s.index[0]]}.e[{self.memo[self.lane].text}]"
+        if (s.buffer, s.index[0], None) in self.vectors:
+            place = f"{self.vectors[s.buffer, s.index[0], None]}.e[{self.memo[self.lane].text}]"
         else:
             place = f"{self.names[s.buffer]}[{self.value(self.offset(s.buffer, s.index)).text}]"
         self.line(f"{f'if ({mask}) ' if mask else ''}{place} = {value.text};")
@@ -317,51 +334,53 @@ class Printer:
         lane = var(s.var)
         loads, stores = (self.accesses(s, lane) if whole else ([], []))
         outside, self.lane = dict(self.vectors), lane
-        for b, address in (*loads, *stores):
+        for b, address, mask in (*loads, *stores):
             name, base = self.name(f"{b.name}_"), self.value(substitute(address, {lane: const(0)})).text
             kind = f"xlc_vec<{self.ctype(b.dtype)}, {s.width}>"
-            if (b, address) in stores:
+            if (b, address, mask) in stores:
                 self.line(f"{kind} {name};")
             else:
-                self.line(f"const {kind} {name} = *(const {kind}*)({self.names[b]} + {base});")
-            self.vectors[b, address] = name
+                given = f"{self.value(mask).text} ? " if mask is not None else ""
+                self.line(f"const {kind} {name} = {given}*(const {kind}*)({self.names[b]} + {base}){f' : {kind}{{}}' if given else ''};")
+            self.vectors[b, address, mask] = name
         self.loop(s)
-        for b, address in stores:
+        for b, address, _ in stores:
             base = self.value(substitute(address, {lane: const(0)})).text
-            self.line(f"*(xlc_vec<{self.ctype(b.dtype)}, {s.width}>*)({self.names[b]} + {base}) = {self.vectors[b, address]};")
+            self.line(f"*(xlc_vec<{self.ctype(b.dtype)}, {s.width}>*)({self.names[b]} + {base}) = {self.vectors[b, address, None]};")
         self.vectors = outside
 
-    def accesses(self, s: Loop, lane: Expr) -> tuple[list[tuple[Buffer, Expr]], list[tuple[Buffer, Expr]]]:
-        """The (buffer, address) pairs that all lanes read, and write, together: aligned neighbours, in memory, on every path. None of what is
+    def accesses(self, s: Loop, lane: Expr) -> tuple[list[Access], list[Access]]:
+        """What all lanes read, and write, together: aligned neighbours, in memory, under no condition of a single lane. None of what is
         loaded is stored in the same loop, unless by the same lane after."""
         plain = [x for x in s.body if isinstance(x, (Let, Store))]
-        inside = {x.name for x in statements(s.body) if isinstance(x, Let)}
+        inside = {x.name for x in plain if isinstance(x, Let)}
         if len(plain) != len(s.body):
             return [], []
 
-        def together(b: Buffer, index: Sequence[Expr]) -> bool:
-            if b.space not in ("global", "shared") or b in self.unaligned or len(index) != 1 or b.dtype.bytes * s.width > 16 or index[0].free & inside:
+        def together(access: Access) -> bool:
+            b, address, mask = access
+            if b.space not in ("global", "shared") or b in self.unaligned or len(b.shape) != 1 or b.dtype.bytes * s.width > 16 \
+                    or address.free & inside or (mask is not None and mask.free & {*inside, s.var}):
                 return False
-            p = ix.polynomial(index[0])
+            p = ix.polynomial(address)
             if p.get((lane,)) != 1 or any(ix.depends(a, lane) for m in p if m != (lane,) for a in m):
                 return False
-            return self.divisor(index[0] - lane) % s.width == 0
+            return self.divisor(address - lane) % s.width == 0
 
-        stores = list(dict.fromkeys((x.buffer, x.index[0]) for x in plain if isinstance(x, Store) and x.mask is None
-                                    and together(x.buffer, x.index)))
-        written = {x.buffer for x in plain if isinstance(x, Store)}
-        if len({b for b, _ in stores}) < len(stores):
-            stores = []
-        stores = [(b, a) for b, a in stores if sum(isinstance(x, Store) and x.buffer == b for x in plain) == 1]
-        loads: dict[tuple[Buffer, Expr], None] = {}
-        for e in walk(*(e for x in plain for e in expressions(x))):
-            if e.op is LOAD and not e["masked"] and together(e["buffer"], e.args) and e["buffer"] not in written:
-                loads[e["buffer"], e.args[0]] = None
-        read = {e["buffer"] for e in walk(*(e for x in plain for e in expressions(x))) if e.op is LOAD}
-        return list(loads), [(b, a) for b, a in stores if b not in read]
+        written = [x.buffer for x in plain if isinstance(x, Store)]
+        reads = dict.fromkeys(_access(e) for e in walk(*(e for x in plain for e in expressions(x))) if e.op is LOAD)
+        read = {b for b, _, _ in reads}
+        stores = [(x.buffer, x.index[0], None) for x in plain
+                  if isinstance(x, Store) and x.mask is None and written.count(x.buffer) == 1 and x.buffer not in read]
+        return [a for a in reads if a[0] not in written and together(a)], [a for a in stores if together(a)]
 
     lane: Expr = const(0)
     unaligned: frozenset[Buffer] = frozenset()
+
+
+def _access(x: Expr) -> Access:
+    """What a load reads."""
+    return x["buffer"], x.args[0], x.args[-1] if x["masked"] else None
 
 
 def _holds_loops(body: Iterable[Stmt]) -> bool:

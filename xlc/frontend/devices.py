@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import config
 from ..errors import XlcTypeError
+from .tree import flatten
 
 _DLPACK_CUDA = 2
+_NUMBERS = (bool, int, float)
 _HOST = (np.ndarray, np.generic, bool, int, float)
 
 
@@ -53,17 +56,30 @@ def common_device(wanted: str | None, leaves: Sequence[Any], where: Sequence[str
     return wanted
 
 
-class OnDevice:
-    """An array on a device, as the front end sees it: its type. ``value`` is the array itself."""
+def call_key(args: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """The leaves of a call by position, and what tells it from calls that run another program; None of a call that only the long way can
+    judge."""
+    leaves, tree = flatten(args)
+    parts: list[Any] = [tree, config.key()]
+    for v in leaves:
+        kind = type(v)
+        parts.append(kind)
+        if kind not in _NUMBERS:
+            try:
+                parts += (v.dtype, v.shape, getattr(v.device, "id", v.device))
+            except AttributeError:
+                return leaves, None
+    return leaves, tuple(parts)
 
-    __slots__ = ("dtype", "shape", "value")
+
+class OnDevice:
+    """An array on a device, as the front end sees it: its type."""
+
+    __slots__ = ("dtype", "shape")
 
     def __init__(self, value: Any):
-        self.value, self.shape = value, tuple(int(n) for n in value.shape)
+        self.shape = tuple(int(n) for n in value.shape)
         self.dtype = value.dtype if isinstance(value.dtype, np.dtype) else np.dtype(str(value.dtype).rpartition(".")[2])
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        raise XlcTypeError("an array on a device was to be copied to the host")
 
-
-__all__ = ["OnDevice", "common_device", "device_of"]
+__all__ = ["OnDevice", "call_key", "common_device", "device_of"]

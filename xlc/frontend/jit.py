@@ -28,7 +28,7 @@ from ..ir.node import Graph, Node, parameter
 from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64, parse_size
 from ..run.native import RETRY, Dispatcher
 from .array import Storage, Tracer, lift
-from .devices import OnDevice, common_device, device_of
+from .devices import OnDevice, call_key, common_device, device_of
 from .dispatch import leaf_order, result_tree
 from .reports import Report, nodes_of, owned, tell
 from .trace import as_array, current, describe, mark, refuse, tracing
@@ -166,7 +166,7 @@ class Compiled:
         for (array, _), path, p in zip(found, call.paths, self.lowered.graph.params, strict=True):
             if dtype_of(array.dtype) != p.dtype or not _matches(p.type.shape, array.shape, path, sizes):
                 raise XlcTypeError(f"{owner.__name__} was compiled for {path}: {p.type}, found {array.dtype}{list(array.shape)}")
-        return self.run([getattr(array, "value", array) for array, _ in found])
+        return self.run([array if self.on_host or weak else leaf for leaf, (array, weak) in zip(call.leaves, found, strict=True)])
 
 
 def _matches(shape: tuple[Size, ...], found: tuple[int, ...], path: str, sizes: dict[str, tuple[int, str]]) -> bool:
@@ -228,6 +228,7 @@ class Jitted:
         self.dispatcher = Dispatcher(self.miss, static_argnums=sorted(self.static_places[0]), static_argnames=sorted(self.static),
                                      owner=self)
         self._entries: dict[Signature, Compiled] = {}
+        self._on_device: dict[Any, Any] = {}  # calls on a device, which the dispatcher does not see: see devices.call_key
         self._lock = threading.Lock()
         self._compiling: dict[Signature, Any] = {}
 
@@ -271,12 +272,17 @@ class Jitted:
         """A call that the call path does not know: the first of its kind, one with arguments that need Python, or one inside a trace."""
         if current() is not None:
             return self.f(*args, **kwargs)  # inside another trace: one program
+        if self._on_device and not kwargs:
+            leaves, key = call_key(args)
+            if (program := self._on_device.get(key)) is not None:
+                return program.call_flat(leaves)
         if self.method and args and flatten(args[0])[1].kind == "leaf" and not isinstance(args[0], (np.ndarray, np.generic)):
             return _bound(self, args[0])(*args[1:], **kwargs)
         call = self._call(args, kwargs)
         found = [self._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
         device = common_device(self.device, call.leaves, call.paths, self.__name__)
-        arrays = [getattr(array, "value", array) for array, _ in found]
+        here = device in (None, "cpu")
+        arrays = [array if here or weak else leaf for leaf, (array, weak) in zip(call.leaves, found, strict=True)]
         signature = Signature(call.tree, self._types(found, call.paths), call.static, config.key(), device)
         compiled = self._entries.get(signature) or self._compiled(signature, call)
         if compiled.lowered.assumptions:
@@ -284,10 +290,14 @@ class Jitted:
                 fixed = tuple((Type(dtype_of(a.dtype), a.shape), w) for a, w in found)
                 signature = replace(signature, leaves=fixed)
                 compiled = self._entries.get(signature) or self._compiled(signature, call)
-        elif compiled.lowered.graph.results and not compiled.lowered.reports and compiled.on_host:
+        elif compiled.lowered.graph.results and not compiled.lowered.reports and here:
             order = leaf_order(args, kwargs, self.static_places, lambda a, k: self._call(a, k).leaves)
             if self.dispatcher.add(args, kwargs, compiled.native(tuple(order))) is not None:
                 return RETRY
+        elif not (here or kwargs or self.static or compiled.lowered.reports or self.method) and compiled.lowered.graph.results:
+            leaves, key = call_key(args)
+            if key is not None:
+                self._on_device[key] = compiled.native(tuple(range(len(leaves))))
         return compiled.run(arrays)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:

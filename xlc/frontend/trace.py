@@ -154,8 +154,8 @@ def as_array(value: Any, what: str = "a value") -> np.ndarray:
             raise XlcTypeError(f"{what} is an np.matrix; pass np.asarray(m)")
         if hasattr(kind, "__cuda_array_interface__"):
             if not hasattr(kind, "get"):
-                raise XlcTypeError(f"{what} is a GPU array ({kind.__module__}.{kind.__name__}); copy it to the host (x.cpu().numpy()), or make "
-                                   f"it an argument of a jitted function")
+                raise XlcTypeError(f"{what} is a GPU array ({kind.__module__}.{kind.__name__}); copy it to the host (x.cpu().numpy()), or "
+                                   f"make it an argument of a jitted function")
             return as_array(value.get(), what)  # an array that a traced function captures is a constant, by its value
         if isinstance(value, (str, bytes)) or value is None or isinstance(value, (dict, set, complex)) or callable(value):
             raise XlcTypeError(f"{what} is {describe(value)}; expected an array or a number. An argument that is no array is declared with "

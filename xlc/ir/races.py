@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from math import gcd
 
-from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, var, walk
+from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, statements, var, walk
 from .loops import size as size_expr
 from .prove import Poly, Prover, exact_quotient, flat_index, number, plus, renamed, times
 from .types import evaluate, i64
 
+CONCURRENT = ("parallel", "block", "thread")  # kinds of loops whose iterations run side by side
 MOST_PAIRS = 600  # of accesses to one buffer
 MOST_SPLIT = 100  # accesses to one buffer
 
@@ -240,6 +241,30 @@ def replay(kernel: Kernel, sizes: Mapping[str, int], most: int = 1 << 20) -> lis
     return list(dict.fromkeys(player.found))
 
 
+@dataclass
+class _Concurrent:
+    """A loop whose iterations may run at the same time: who has touched what. Each iteration has the buffers ``own`` for itself."""
+
+    own: set[Buffer]
+    iteration: int = 0
+    writers: dict[tuple[str, int], int] = field(default_factory=dict)
+    readers: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def touch(self, b: Buffer, position: int, write: bool) -> int | None:
+        """The other iteration with which this one is in conflict."""
+        if b in self.own:
+            return None
+        key = b.name, position
+        owner = self.writers.get(key, self.readers.get(key) if write else None)
+        if write:
+            self.writers[key] = self.iteration
+        elif self.readers.get(key, self.iteration) != self.iteration:
+            self.readers[key] = -1  # several
+        else:
+            self.readers[key] = self.iteration
+        return owner if owner is not None and owner != self.iteration else None
+
+
 class _Unknown(Exception):
     pass
 
@@ -248,9 +273,7 @@ class _Replay:
     def __init__(self, kernel: Kernel, sizes: Mapping[str, int], most: int):
         self.kernel, self.sizes, self.left = kernel, sizes, most
         self.found: list[str] = []
-        self.iteration: int | None = None
-        self.writers: dict[tuple[str, int], int] = {}
-        self.readers: dict[tuple[str, int], int] = {}
+        self.around: list[_Concurrent] = []
 
     def value(self, e: Expr, env: Mapping[str, int]) -> int:
         """An i64 or bool expression."""
@@ -286,12 +309,15 @@ class _Replay:
                     case If():
                         self.run(s.body if self.value(s.condition, env) else s.orelse, env)
                     case Loop():
+                        concurrent = s.kind in CONCURRENT
+                        if concurrent:
+                            self.around.append(_Concurrent({x.buffer for x in statements(s.body) if isinstance(x, Local)}))
                         for k in range(self.value(s.start, env), self.value(s.stop, env), s.step):
-                            if s.kind == "parallel":
-                                self.iteration = k
+                            if concurrent:
+                                self.around[-1].iteration = k
                             self.run(s.body, {**env, s.var: k})
-                        if s.kind == "parallel":
-                            self.iteration = None
+                        if concurrent:
+                            self.around.pop()
                     case Local():
                         pass
             except _Unknown:
@@ -312,21 +338,15 @@ class _Replay:
         if any(not 0 <= i < d for i, d in zip(index, shape, strict=True)):
             self.found.append(f"{b.name}{list(index)} is out of bounds: the shape is {shape}")
             return
-        if b.space != "global" or self.iteration is None:
+        if b.space not in ("global", "shared"):
             return
         position = 0
         for i, d in zip(index, shape, strict=True):
             position = position * d + i
-        key = b.name, position
-        owner = self.writers.get(key, self.readers.get(key) if write else None)
-        if owner is not None and owner != self.iteration:
-            self.found.append(f"iterations {owner} and {self.iteration} both touch {b.name}{list(index)}")
-        if write:
-            self.writers[key] = self.iteration
-        elif self.readers.get(key, self.iteration) != self.iteration:
-            self.readers[key] = -1  # several
-        else:
-            self.readers[key] = self.iteration
+        for loop in self.around:
+            owner = loop.touch(b, position, write)
+            if owner is not None:
+                self.found.append(f"iterations {owner} and {loop.iteration} both touch {b.name}{list(index)}")
 
 
 def _scalar(name: str, v: Sequence[int]) -> int:
@@ -364,4 +384,4 @@ def _scalar(name: str, v: Sequence[int]) -> int:
     raise _Unknown
 
 
-__all__ = ["Access", "conflicts", "replay", "works_in_place"]
+__all__ = ["CONCURRENT", "Access", "conflicts", "replay", "works_in_place"]

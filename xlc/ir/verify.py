@@ -21,7 +21,7 @@ from .loops import size as size_expr
 from .node import Graph, Node, bodies
 from .plan import ALIGNMENT, PLACES, Branch, Entry, Launch, Plan, Slot
 from .prove import Prover, flat_index
-from .races import Access, conflicts, replay, works_in_place
+from .races import CONCURRENT, Access, conflicts, replay, works_in_place
 from .sizes import at, at_most
 from .types import Dim, Type, bool_, evaluate, i64, u8
 
@@ -177,8 +177,10 @@ class _KernelChecker:
             self.loops.append(s)
             self.body(s.body)
             self.loops.pop()
-            if s.kind in ("parallel", "block"):
-                self.unproven += conflicts(s, self.accesses, set(self.kernel.outputs))
+            if s.kind in CONCURRENT:
+                seen = {a.buffer for a in self.accesses if a.write and any(v is s for v in a.loops)}
+                own = {x.buffer for x in statements(s.body) if isinstance(x, Local)}  # each iteration has these for itself
+                self.unproven += conflicts(s, self.accesses, seen - own)
         del self.variables[s.var]
 
     def check_inplace(self) -> None:
@@ -256,7 +258,7 @@ class _KernelChecker:
                     self.unproven.append(f"{what}{note}: {place} may be negative")
                 if not below:
                     self.unproven.append(f"{what}{note}: {place} may reach the size {d}")
-        if b.space == "global":
+        if b.space in ("global", "shared"):
             conditions = (*self.conditions, *(((mask, True),) if mask is not None else ()))
             self.accesses.append(Access(b, tuple(index), conditions, write, tuple(self.loops), dict(self.prover.lets)))
 

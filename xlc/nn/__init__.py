@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .functions import relu as relu
     from .functions import relu6 as relu6
     from .functions import rms_norm as rms_norm
+    from .functions import sigmoid as sigmoid
     from .functions import sigmoid_cross_entropy as sigmoid_cross_entropy
     from .functions import silu as silu
     from .functions import softmax as softmax
@@ -71,7 +72,7 @@ _WHERE = {  # name -> module that has it; imported when first used, so that the 
     **dict.fromkeys(("dropout",), "regularize"),
     **dict.fromkeys(("embedding",), "lookup"),
     **dict.fromkeys(("attention", "cross_entropy", "elu", "gelu", "layer_norm", "leaky_relu", "log_softmax", "relu", "relu6", "rms_norm",
-                     "sigmoid_cross_entropy", "silu", "softmax", "softplus",), "functions"),
+                     "sigmoid", "sigmoid_cross_entropy", "silu", "softmax", "softplus",), "functions"),
     **dict.fromkeys(("Layer", "Parallel", "Residual", "Sequential",), "layer"),
     **dict.fromkeys(("AvgPool", "BatchNorm", "Conv", "ConvTranspose", "Dense", "Dropout", "Embedding", "Flatten", "LayerNorm",
                      "LocalResponseNorm", "MaxPool",), "layers"),

@@ -52,6 +52,12 @@ def relu(x: Any) -> Any:
 
 
 @_public
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), as ``xlc.numpy.expit``. Integers become floats."""
+    return _unary("expit", x)
+
+
+@_public
 def relu6(x: Any) -> Any:
     """min(max(x, 0), 6); nan stays nan. The gradient is 0 at both ends. Integers stay integers."""
     tracer = lift(relu(x))

@@ -89,28 +89,28 @@ class Executable:
 
     @property
     def loaded(self) -> Any:
-        """The object in memory, with what a call must know (``_Program``)."""
+        """The object in memory, with what a call must know (``Program``)."""
         with self._lock:
             if self._loaded is None:
                 with config.context(**self._knobs):
                     self._loaded = self._load()
             return self._loaded
 
-    def _load(self) -> _Program:
+    def _load(self) -> Program:
         from . import cache
 
         key = self._key()
         data = cache.get(key) if key and not observing() else None
         start = time.perf_counter()
-        program = self._compiled(key) if data is None else _Program.unpack(data, self.backend)
+        program = self._compiled(key) if data is None else Program.unpack(data, self.backend)
         finished(self, time.perf_counter() - start, data is not None)
         return program
 
-    def _compiled(self, key: str | None) -> _Program:
+    def _compiled(self, key: str | None) -> Program:
         from . import cache
 
         plan = self.plan
-        program = _Program(self.backend.compile(plan), plan.name, plan.sizes, plan.arena if isinstance(plan.arena, int) else -1,
+        program = Program(self.backend.compile(plan), plan.name, plan.sizes, plan.arena if isinstance(plan.arena, int) else -1,
                            tuple(np.ascontiguousarray(c.value) for c in plan.constants), plan.donated, self.backend)
         if key and sum(c.nbytes for c in program.constants) <= 2 * _CACHED_CONSTANTS:
             cache.put(key, program.pack())
@@ -169,7 +169,7 @@ class Executable:
     __call__ = run
 
 
-class _Program:
+class Program:
     """What is needed to call a compiled program, and to store it."""
 
     def __init__(self, code: bytes, name: str, sizes: Sequence[str], workspace: int, constants: Sequence[np.ndarray],
@@ -183,7 +183,7 @@ class _Program:
         if not isinstance(getattr(self.library, "entry", None), int):
             from .on_device import Executable as OnDevice
 
-            return OnDevice(self.library, sizes=self.sizes, constants=self.constants, **description)
+            return OnDevice(self.library, constants=self.constants, **description)
         from .native import Executable as Native
 
         return Native(self.library.entry, workspace=max(self.workspace, 0), constants=self.constants, keepalive=self,
@@ -195,7 +195,7 @@ class _Program:
         return b"".join([len(head).to_bytes(8, "little"), head, self.code, *(c.tobytes() for c in self.constants)])
 
     @staticmethod
-    def unpack(data: bytes, backend: Any) -> _Program:
+    def unpack(data: bytes, backend: Any) -> Program:
         from xlc.ir.types import DTYPES
 
         n = int.from_bytes(data[:8], "little")
@@ -207,7 +207,7 @@ class _Program:
             count = int(np.prod(shape, dtype=np.int64))
             constants.append(np.frombuffer(data, d, count, at).reshape(shape).copy())
             at += count * d.itemsize
-        return _Program(code, head["name"], head["sizes"], head["workspace"], constants, [tuple(p) for p in head["donated"]], backend)
+        return Program(code, head["name"], head["sizes"], head["workspace"], constants, [tuple(p) for p in head["donated"]], backend)
 
 
 def _dtype_name(a: np.ndarray) -> str:

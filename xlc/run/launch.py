@@ -25,19 +25,19 @@ Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 def alone(kernel: Kernel, inputs: Sequence[Type], outputs: Sequence[Type], env: Mapping[str, int], backend: Any) -> Run:
     """A kernel, compiled as a plan of its own and called through the ordinary call path. ``env`` gives the named sizes."""
-    from xlc.run.native import Executable
+    from xlc.run.executable import Program
 
     into = [Slot(f"in{k}", t, "param", k) for k, t in enumerate(inputs)]
     out = [Slot(f"out{k}", t, "result", k) for k, t in enumerate(outputs)]
     launch = Launch(kernel.name, tuple(s.name for s in into), tuple(s.name for s in out))
-    library = backend.load(backend.compile(Plan("alone", tuple(env), (*into, *out), (launch,), (kernel,), (), 0, 0)), "alone")
+    code = backend.compile(Plan("alone", tuple(env), (*into, *out), (launch,), (kernel,), (), 0, 0))
     dims = [[(leaf, axis) for leaf, t in enumerate(inputs) for axis, s in enumerate(t.shape) if str(s) == name] for name in env]
     if not all(dims):
         raise XlcValueError(f"kernel {kernel.name} cannot be run by itself: a named size stands alone in none of its inputs")
     results = [(t.dtype.numpy, tuple(evaluate(s, env) for s in t.shape)) for t in outputs]
     tree = ("list", [("leaf", k) for k in range(len(out))])
-    run: Any = Executable(library.entry, params=list(range(len(into))), results=results, out_tree=tree, dims=dims, workspace=0,
-                          name="alone", keepalive=library)
+    run = Program(code, "alone", tuple(env), 0, (), (), backend).callable(params=list(range(len(into))), results=results, out_tree=tree,
+                                                                          dims=dims, name="alone")
     return lambda arrays: run.call_flat(arrays)
 
 

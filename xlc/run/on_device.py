@@ -22,28 +22,27 @@ class Executable:
     """``library`` is what the backend loaded: ``.device`` holds arrays, ``.run(addresses, sizes)`` launches. Thread-safe."""
 
     def __init__(self, library: Any, *, params: Sequence[int], results: Sequence[tuple[Any, Sequence[Any]]], out_tree: Any,
-                 sizes: Sequence[str] = (), dims: Sequence[Sequence[tuple[int, int]]] = (), checks: Any = (), donate: Sequence[int] = (),
+                 dims: Sequence[Sequence[tuple[int, int]]] = (), checks: Any = (), donate: Sequence[int] = (),
                  alias: Mapping[int, int] | None = None, constants: Sequence[np.ndarray] = (), name: str = ""):
         self.library, self.params, self.out_tree, self.name = library, list(params), out_tree, name
-        self.sizes, self.dims, self.results = tuple(sizes), list(dims), [(np.dtype(d), tuple(s)) for d, s in results]
+        self.dims, self.results = list(dims), [(np.dtype(d), tuple(s)) for d, s in results]
         self.donate, self.alias, self.calls = frozenset(donate), dict(alias or {}), 0
         self.leaf_of = {p: leaf for leaf, p in enumerate(self.params) if p >= 0}
-        self.constants = [library.device.asarray(c) for c in constants]
+        self.constants = [library.device.asarray(c) for c in constants]  # kept alive; they stay where they are
+        self.constant_addresses = [library.device.address(c) for c in self.constants]
 
     def run_flat(self, leaves: Sequence[Any]) -> list[Any]:
         if len(leaves) != len(self.params):
             raise ValueError(f"{self.name} takes {len(self.params)} leaves, found {len(leaves)}")
         device = self.library.device
         taken = {leaf: _whole(device, leaves[leaf]) for leaf in self.leaf_of.values()}
-        env = [int(taken[places[0][0]].shape[places[0][1]]) for places in self.dims]
+        env = tuple([int(taken[places[0][0]].shape[places[0][1]]) for places in self.dims])
         results = []
         for k, (dtype, shape) in enumerate(self.results):
-            if k in self.alias:
-                results.append(taken[self.alias[k]].reshape([_evaluate(s, env) for s in shape]))
-            else:
-                results.append(device.empty([_evaluate(s, env) for s in shape], dtype))
-        arrays = [*(taken[self.leaf_of[p]] for p in range(len(self.leaf_of))), *results, *self.constants]
-        self.library.run([device.address(a) for a in arrays], dict(zip(self.sizes, env, strict=True)))
+            shape = tuple([_evaluate(s, env) for s in shape]) if env else shape
+            results.append(taken[self.alias[k]].reshape(shape) if k in self.alias else device.empty(shape, dtype))
+        addresses = [*map(device.address, [taken[self.leaf_of[p]] for p in range(len(self.leaf_of))]), *map(device.address, results)]
+        self.library.run([*addresses, *self.constant_addresses], env)
         self.calls += 1
         return results
 

@@ -26,11 +26,10 @@ from xlc.ir.types import Size, f32, f64, product
 from xlc.passes.group import Group
 from xlc.passes.layout import FEW_ROWS, choose_tile, element, free_dimensions
 
-from . import inline
-from .inline import Inliner, Places
+from .inline import Places
 from .map import parallel
 from .nest import Dimension, minimum, operations, serial
-from .reductions import contraction_reads
+from .product import Product
 
 DEEP = 1024  # contracted elements from which the contracted dimension is cut into pieces
 AHEAD = 8192  # bytes between a prefetch and its use (measured best for 4 and 16 rows)
@@ -43,13 +42,13 @@ def lower_contraction(group: Group, buffers: Places, machine: Machine) -> tuple[
     dot = group.anchor
     assert dot is not None
     wide = element(dot)
-    left_free, right_free = free_dimensions(dot)
+    _, right_free = free_dimensions(dot)
     if wide not in (f32, f64) or not right_free or any(s == 0 for s in dot.shape):
         return None
     lc = dot["contract"][0]
     if any(dot.args[0].shape[c] == 0 for c in lc):
         return None
-    return _Contraction(group, dot, buffers, machine, len(left_free), len(right_free)).lower()
+    return _Contraction(group, dot, buffers, machine).lower()
 
 
 @dataclass(frozen=True)
@@ -64,64 +63,16 @@ class _Piece:
     place: int
 
 
-class _Contraction:
-    def __init__(self, group: Group, dot: Node, buffers: Places, machine: Machine, m_rank: int, n_rank: int):
-        self.group, self.dot, self.machine, self.buffers = group, dot, machine, buffers
-        self.dtype = element(dot)
-        lhs = dot.args[0]
-        self.extents: dict[Expr, Size] = dict(group.extents)
-        ks = tuple(var(f"k{j}") for j in range(len(dot["contract"][0])))
-        self.extents.update({k: lhs.shape[c] for k, c in zip(ks, dot["contract"][0], strict=True)})
-        domain = group.domain
-        ms = domain[dot.rank - n_rank - m_rank:dot.rank - n_rank]
-        ns = domain[dot.rank - n_rank:]
-        self.inliner = Inliner(group.members, buffers)
-        self.acc_value = var("acc", dot.dtype)
-        self.inliner.fixed[dot] = self.acc_value
-        with ix.ranges({v: size(s) for v, s in self.extents.items()}):
-            left, right = contraction_reads(dot, domain, ks)
-            cast = lookup("cast")
-            self.a = self._wide(cast, self.inliner.value(dot.args[0], left))
-            self.b = self._wide(cast, self.inliner.value(dot.args[1], right))
-            self.values = [self.inliner.value(r, domain) for r in group.roots]
-            self.where = [self.inliner.place(r, domain) for r in group.roots]
-        batch = domain[:dot.rank - n_rank - m_rank]
-        self.rows = product(dot.shape[len(batch):len(batch) + m_rank])  # of the whole result, as the pass layout sees it
-        self._drop_units()
-        self.ks = self._join(list(ks))
-        self.ms, self.ns = self._join(list(ms)), self._join(list(ns))
-        self.batch = [v for v in batch if self.extents[v] != 1]
+class _Contraction(Product):
+    def __init__(self, group: Group, dot: Node, buffers: Places, machine: Machine):
+        super().__init__(group, dot, buffers)
+        self.machine, self.dtype = machine, element(dot)
+        self.a, self.b = self._wide(self.a), self._wide(self.b)
+        left_free, _ = free_dimensions(dot)
+        self.rows = product(dot.args[0].shape[d] for d in left_free)  # of the whole result, as the pass layout sees it
 
-    def _wide(self, cast: Callable[..., Expr], e: Expr) -> Expr:
-        return e if e.dtype is self.dtype else cast(e, dtype=self.dtype)
-
-    def _everything(self, change: Callable[[Expr], Expr], place: Callable[[Expr], Expr]) -> None:
-        self.a, self.b = change(self.a), change(self.b)
-        self.values, self.where = [change(v) for v in self.values], [place(w) for w in self.where]
-
-    def _drop_units(self) -> None:
-        zero = {v: const(0) for v, s in self.extents.items() if s == 1}
-        if zero:
-            memo: dict[Expr, Expr] = {}
-            self._everything(lambda e: substitute(e, zero, memo), lambda e: substitute(e, zero, memo))
-
-    def _join(self, vs: list[Expr]) -> list[Expr]:
-        """Neighbouring dimensions of one class as one, where all addresses allow it."""
-        vs = [v for v in vs if self.extents[v] != 1]
-        j = len(vs) - 2
-        while j >= 0:
-            o, i = vs[j], vs[j + 1]
-            every = [self.a, self.b, *self.values]
-            pinned = inline.uses_outside_addresses(every)
-            if o not in pinned and i not in pinned and inline.collapsible(
-                    [*inline.addresses(every), *self.where], o, i, size(self.extents[i])):
-                memo: dict[Expr, Expr] = {}
-                self._everything(lambda e, o=o, i=i, memo=memo: inline.collapse(e, o, i, i, memo),  # type: ignore[misc]
-                                 lambda e, o=o: ix.build({m: c for m, c in ix.polynomial(e).items() if o not in m}))  # type: ignore[misc]
-                self.extents[i] = self.extents[o] * self.extents[i]
-                del vs[j]
-            j -= 1
-        return vs
+    def _wide(self, e: Expr) -> Expr:
+        return e if e.dtype is self.dtype else lookup("cast")(e, dtype=self.dtype)
 
     # -- the nest ---------------------------------------------------------------------------------
 
@@ -145,7 +96,7 @@ class _Contraction:
                                                                else (n_extent + (tile.columns - 1)) // tile.columns)}):
             column = panel * tile.columns + lane
             at, memo = {self.n: column}, {}  # type: ignore[var-annotated]
-            self._everything(lambda e: substitute(e, at, memo), lambda e: substitute(e, at, memo))
+            self.everything(lambda e: substitute(e, at, memo), lambda e: substitute(e, at, memo))
         for e in walk(self.b):
             if e.op is LOAD and ix.coefficient(e.args[0], lane) not in (0, 1):
                 return None

@@ -75,7 +75,8 @@ def group_after(group: Group) -> tuple[Node, ...]:
 
 
 class Lowerings:
-    """Lowering of many groups, by a backend's table or that for CPUs: those that are equal but for what they read and write share one kernel."""
+    """Lowering of many groups, by a backend's table or that for CPUs: those that are equal but for what they read and write share one
+    kernel."""
 
     def __init__(self, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]] | None = None):
         self.machine, self.lowerings = machine, lowerings or LOWERINGS

@@ -4,6 +4,7 @@
     python -m xlc explain script.py:function --spec "f32[64,784]"
     python -m xlc dump    script.py:function --spec "f32[64,784]" --stage plan
     python -m xlc report  script.py:function --spec "f32[64,784]" -o report.html
+    python -m xlc gpu-check                                                    (see gpu_check.py)
 
 ``--spec`` stands once per argument, in order: a type (dtype, sizes; names are symbolic), a number, True, False or None, or a .npy file,
 which is baked in.
@@ -25,6 +26,7 @@ import numpy as np
 from ..aot.export import export, lower_baked
 from ..errors import XlcError
 from ..frontend.jit import spec
+from . import gpu_check
 
 STAGES = ("graph", "passes", "kernels", "plan", "llvm", "asm")
 
@@ -33,13 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 for an error of the program, 2 for a wrong command line."""
     options = _parser().parse_args(argv)
     try:
-        function, args = load_function(options.function), [parse_spec(text) for text in options.spec]
-        command: Callable[..., None] = options.run
-        command(options, function, args)
+        return int(options.run(options) or 0)
     except (XlcError, _Usage) as error:
         print(f"xlc: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, XlcError) else 2
-    return 0
 
 
 class _Usage(Exception):
@@ -49,14 +48,17 @@ class _Usage(Exception):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m xlc", description="Compile NumPy functions ahead of time, and look inside the "
                                                                        "compiler.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="compile | explain | dump | report")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="compile | explain | dump | report | gpu-check")
 
     def command(name: str, run: Callable[..., None], text: str) -> argparse.ArgumentParser:
+        def on_function(options: argparse.Namespace) -> None:
+            run(options, load_function(options.function), [parse_spec(text) for text in options.spec])
+
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("function", metavar="script.py:function")
         sub.add_argument("--spec", action="append", default=[], metavar="TYPE",
                          help='one per argument: "f32[batch,784]", a number, True, None, or file.npy')
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=on_function)
         return sub
 
     sub = command("compile", _compile, "Write a library (.so, .a or .o) and its header.")
@@ -69,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--stage", action="append", choices=STAGES, help="only these; all by default")
     sub = command("report", _report, "Write one HTML page: graphs, kernels with sources, memory over time.")
     sub.add_argument("-o", "--output", required=True, metavar="FILE")
+    text = "Run the tests, checks and benchmarks of the CUDA backend on this machine's GPU."
+    sub = commands.add_parser("gpu-check", help=text, description=text)
+    gpu_check.arguments(sub)
+    sub.set_defaults(run=lambda options: gpu_check.check(Path(options.output), options.section, options.seconds))
     return parser
 
 

@@ -47,7 +47,8 @@ class KernelText:
         return self.function
 
 
-def emit_kernel(kernel: Kernel, symbol: str = "", aliased: frozenset[int] = frozenset(), unaligned: frozenset[int] = frozenset()) -> KernelText:
+def emit_kernel(kernel: Kernel, symbol: str = "", aliased: frozenset[int] = frozenset(),
+                unaligned: frozenset[int] = frozenset()) -> KernelText:
     """The function of a kernel. The buffers at the positions ``aliased`` (inputs, then outputs) may share memory, those at ``unaligned``
     need not begin at a multiple of 16 bytes."""
     return _Emitter(kernel, symbol or kernel.name, aliased, unaligned).text()
@@ -66,7 +67,8 @@ def grid(kernel: Kernel) -> Loop | None:
 class _Emitter(Printer):
     def __init__(self, kernel: Kernel, symbol: str, aliased: frozenset[int], unaligned: frozenset[int]):
         buffers = (*kernel.inputs, *kernel.outputs)
-        super().__init__(kernel, SCALARS, frozenset(b for k, b in enumerate(kernel.inputs) if k not in aliased), {b: b.name for b in buffers})
+        readonly = frozenset(b for k, b in enumerate(kernel.inputs) if k not in aliased)
+        super().__init__(kernel, SCALARS, readonly, {b: b.name for b in buffers})
         self.unaligned = frozenset(buffers[k] for k in unaligned)
         self.symbol, self.aliased = symbol, aliased
         self.shared = 0
@@ -210,7 +212,8 @@ class _Emitter(Printer):
 
     def threads(self, s: Loop) -> None:
         if not (s.start.is_const and s.start.value == 0 and s.stop.is_const and s.stop.value == THREADS and s.step == 1):
-            raise XlcNotImplementedError(f"kernel {self.kernel.name}: a loop over threads runs from 0 to {THREADS}, found {s.start}..{s.stop}")
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: a loop over threads runs from 0 to {THREADS}, found "
+                                         f"{s.start}..{s.stop}")
         self.enter("")
         self.thread = var(s.var)
         self.variable(s.var, Value("t", True, (0.0, THREADS - 1.0)))
@@ -239,7 +242,8 @@ class _Emitter(Printer):
 
     def store(self, s: Store) -> None:
         if s.buffer in self.rows and s.index[0] is not self.thread:
-            raise XlcNotImplementedError(f"kernel {self.kernel.name}: a thread writes the registers of another, {s.buffer.name}{list(s.index)}")
+            raise XlcNotImplementedError(f"kernel {self.kernel.name}: a thread writes the registers of another, "
+                                         f"{s.buffer.name}{list(s.index)}")
         super().store(s)
 
 

@@ -19,47 +19,56 @@ ALIGNMENT = 256  # of the counter behind the arena
 
 
 class Library:
-    """``head`` is what the backend wrote in front of the code: entries, places in the table, names of sizes, bytes of the arena, whether the
-    module is made for graphs."""
+    """``head`` is what the backend wrote in front of the code: entries, places in the table, names of sizes, bytes of the arena, whether
+    the module is made for graphs."""
 
     def __init__(self, device: Any, head: Mapping[str, Any], text: str, binary: bytes):
         self.device, self.head, self.text, self.binary = device, head, text, binary
         self._lock = threading.Lock()
         self._replays: dict[tuple[int, ...], Any] = {}
-        places = head["places"]
-        self._arena, self._counter, self._length = places["arena"], places["counter"], places["length"]
+        self._launches: dict[tuple[int, ...], Any] = {}
+        self._waits = any(cooperative for *_, cooperative in head["entries"])
         self._names = tuple(head["sizes"])
 
     @cached_property
-    def loaded(self) -> tuple[Any, list[Any]]:
-        """The module, and the functions of its entries."""
-        module = self.device.load(self.text, self.binary)
-        return module, [module.function(name) for name, *_ in self.head["entries"]]
+    def loaded(self) -> Any:
+        return self.device.load(self.text, self.binary)
 
-    def run(self, addresses: Sequence[int], sizes: Mapping[str, int]) -> None:
-        """Launch the plan on parameters, results and constants at these addresses."""
-        arena = -(-evaluate(self.head["arena"], sizes) // ALIGNMENT) * ALIGNMENT
-        work = self.device.workspace(arena + ALIGNMENT)
-        values = tuple(sizes[n] for n in self._names)
-        table = np.array([*addresses, work.address, work.address + arena, *(values or (0,))], np.int64)
+    def launches(self, values: tuple[int, ...]) -> tuple[list[tuple[Any, int, int, bool]], int]:
+        """At these sizes: function, blocks, shared memory and kind of each launch, and the bytes of the arena. Made once."""
+        found = self._launches.get(values)
+        if found is None:
+            sizes, launches = dict(zip(self._names, values, strict=True)), []
+            for name, blocks, shared, cooperative in self.head["entries"]:
+                function, count = self.loaded.function(name), evaluate(blocks, sizes)
+                count = min(count, self.device.resident(function, shared)) if cooperative else count
+                if count > 0:
+                    launches.append((function, count, shared, cooperative))
+            found = self._launches[values] = launches, -(-evaluate(self.head["arena"], sizes) // ALIGNMENT) * ALIGNMENT
+        return found
+
+    def run(self, addresses: Sequence[int], values: tuple[int, ...]) -> None:
+        """Launch the plan on parameters, results and constants at these addresses; ``values`` are those of the named sizes."""
+        launches, arena = self.launches(values)
+        start = end = 0
+        if arena or self._waits:
+            work = self.device.workspace(arena + ALIGNMENT)
+            start, end = work.address, work.address + arena
+        table = np.array([*addresses, start, end, *(values or (0,))], np.int64)
         if not self.head["graph"]:
-            self.launch(table, sizes)
+            self.launch(launches, table)
             return
         with self._lock:
             replay = self._replays.get(values)
             if replay is None:
-                replay = self._replays[values] = self.device.replay(self.loaded[0], table.nbytes, lambda at: self.launch(at, sizes))
+                replay = self._replays[values] = self.device.replay(self.loaded, table.nbytes, lambda at: self.launch(launches, at))
         replay(table)
 
-    def launch(self, argument: np.ndarray, sizes: Mapping[str, int]) -> None:
-        """Every entry, in order, with the table or (for graphs) its address."""
-        device = self.device
-        for function, (_, blocks, shared, cooperative) in zip(self.loaded[1], self.head["entries"], strict=True):
-            count = evaluate(blocks, sizes)
-            if cooperative:
-                count = min(count, device.resident(function, shared))
-            if count > 0:
-                device.launch(function, count, shared, argument, cooperative)
+    def launch(self, launches: Sequence[tuple[Any, int, int, bool]], argument: np.ndarray) -> None:
+        """Every launch, in order, with the table or (for graphs) its address."""
+        launch = self.device.launch
+        for function, count, shared, cooperative in launches:
+            launch(function, count, shared, argument, cooperative)
 
 
 __all__ = ["Library"]

@@ -198,7 +198,8 @@ class _Module:
                 return
             # a block that computes several parts one after another uses its shared memory again
             again = "__syncthreads(); " if kernel.shared else ""
-            self.line(f"for (long long {block} = blockIdx.x; {block} < {self.amount(kernel.blocks)}; {block} += gridDim.x) {{ {text} {again}}}")
+            count = self.amount(kernel.blocks)
+            self.line(f"for (long long {block} = blockIdx.x; {block} < {count}; {block} += gridDim.x) {{ {text} {again}}}")
             self.sync()
             return
         inputs, outputs = ([self.address(n) for n in names] for names in (x.inputs, x.outputs))

@@ -25,8 +25,11 @@ from typing import Any
 
 from xlc.errors import XlcError, XlcImportError, XlcValueError
 
-OPTIONS = ("--std=c++17", "--fmad=false", "-default-device", "--ptxas-options=-v")
-"""Products and sums are not contracted, as on the CPU; a function without a qualifier runs on the device; the log tells resources."""
+OPTIONS = ("--std=c++17", "--fmad=false", "-default-device", "--ptxas-options=-v", "-diag-suppress=177")
+"""Products and sums are not contracted, as on the CPU; a function without a qualifier runs on the device; the log tells resources, and does
+not name the functions of a prelude that a module does not need (177)."""
+OLDEST = 75
+"""The lowest compute capability of all: Turing, which is also the first that CUDA 13 knows."""
 FILE = "xlc.cu"
 """The name that messages give to the text."""
 _SHOWN = 5  # errors whose source lines are shown
@@ -79,7 +82,7 @@ def compile(text: str, arch: str, options: tuple[str, ...] = ()) -> Compiled:  #
     """
     if not re.fullmatch(r"sm_\d+[af]?", arch) or arch.rstrip("af") not in supported():
         numbers = ".".join(map(str, version()))
-        raise XlcValueError(f"{arch!r} is no chip that NVRTC {numbers} compiles for; there are {', '.join(supported())}")
+        raise XlcValueError(f"{arch!r} is no chip that xlc compiles for with NVRTC {numbers}; there are {', '.join(supported())}")
     options = (*OPTIONS, *options)
     cubin, log = _run(text, (f"-arch={arch}", *options), "CUBIN")
     return Compiled(text, arch, options, cubin, log)
@@ -95,12 +98,12 @@ def version() -> tuple[int, int]:
 
 @functools.cache
 def supported() -> tuple[str, ...]:
-    """The chips that it knows, oldest first."""
+    """The chips that it knows and that xlc makes code for, oldest first."""
     count = ctypes.c_int()
     _check(_library().nvrtcGetNumSupportedArchs(ctypes.byref(count)))
     found = (ctypes.c_int * count.value)()
     _check(_library().nvrtcGetSupportedArchs(found))
-    return tuple(f"sm_{number}" for number in found)
+    return tuple(f"sm_{number}" for number in found if number >= OLDEST)
 
 
 def available() -> bool:
@@ -257,4 +260,5 @@ def _cupy() -> Iterator[str]:
         yield str(place)
 
 
-__all__ = ["FILE", "OPTIONS", "Compiled", "Resources", "available", "compile", "explain", "places", "resources", "supported", "version"]
+__all__ = ["FILE", "OLDEST", "OPTIONS", "Compiled", "Resources", "available", "compile", "explain", "places", "resources", "supported",
+           "version"]

@@ -29,7 +29,7 @@
     for (unsigned i = threadIdx.x; i < sizeof(Table) / 8; i += 256) ((long long*)table)[i] = ((const long long*)&value)[i]; \
   }
 #define XLC_ENTRY(name) extern "C" __global__ void __launch_bounds__(256) name(const Table* __restrict__ table)
-#define XLC_AT(k) (table->at[k])
+#define XLC_AT(k) xlc_global(table->at[k])
 #define XLC_SIZE(k) (table->sizes[k])
 #else
 #define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S)
@@ -38,7 +38,14 @@
 #define XLC_SIZE(k) (table.sizes[k])
 #endif
 
-#define XLC_INLINE static __device__ __forceinline__
+#define XLC_INLINE __device__ __forceinline__  // and not static: what a text does not use is no warning
+
+// The same address, of which the compiler knows that it is in global memory: it cannot see that of one that was itself loaded.
+XLC_INLINE void* xlc_global(void* p) {
+  unsigned long long q;
+  asm("cvta.to.global.u64 %0, %1;" : "=l"(q) : "l"(p));
+  return __cvta_global_to_generic(q);
+}
 
 // The shared memory of a block: kernels cut it up by offset.
 extern __shared__ __align__(128) unsigned char xlc_shared[];
@@ -48,7 +55,7 @@ template <class T, int N> struct alignas(sizeof(T) * N) xlc_vec { T e[N]; };
 
 // The bits of a value as another type of the same size.
 template <class To, class From> XLC_INLINE To xlc_bits(From from) {
-  static_assert(sizeof(To) == sizeof(From), "xlc_bits between types of different sizes");
+  static_assert(sizeof(To) == sizeof(From), "xlc_bits is between types of one size");
   union { From from; To to; } u = {from};
   return u.to;
 }

@@ -18,8 +18,9 @@ from xlc.ir.types import DType, bf16, f16, f32, f64
 
 Rule = Callable[[DType, Sequence[str], Mapping[str, Any]], str]
 
-TYPES = {"bool": "bool", "i8": "signed char", "i16": "short", "i32": "int", "i64": "long long", "u8": "unsigned char", "u16": "unsigned short",
-         "u32": "unsigned", "u64": "unsigned long long", "f16": "unsigned short", "bf16": "unsigned short", "f32": "float", "f64": "double"}
+TYPES = {"bool": "bool", "i8": "signed char", "i16": "short", "i32": "int", "i64": "long long",
+         "u8": "unsigned char", "u16": "unsigned short", "u32": "unsigned", "u64": "unsigned long long",
+         "f16": "unsigned short", "bf16": "unsigned short", "f32": "float", "f64": "double"}
 
 
 def is_half(d: DType) -> bool:
@@ -157,8 +158,10 @@ def _bitcast(d: DType, args: Sequence[str], attrs: Mapping[str, Any]) -> str:
 RULES: dict[str, Rule] = {
     "add": _arithmetic("+", "||"), "subtract": _arithmetic("-", "!="), "multiply": _arithmetic("*", "&&"),
     "divide": _in_f32(lambda d, args, attrs: f"({args[0]} / {args[1]})"),
-    "fma": _in_f32(_fma), "floor_divide": _call("xlc_floor_divide"), "remainder": _call("xlc_remainder"), "negative": _negative, "abs": _abs,
-    "sqrt": _function("sqrt"), "floor": _function("floor"), "ceil": _function("ceil"), "trunc": _function("trunc"), "round": _function("rint"),
+    "fma": _in_f32(_fma), "floor_divide": _call("xlc_floor_divide"), "remainder": _call("xlc_remainder"),
+    "negative": _negative, "abs": _abs,
+    "sqrt": _function("sqrt"), "floor": _function("floor"), "ceil": _function("ceil"), "trunc": _function("trunc"),
+    "round": _function("rint"),
     "minimum": _extreme("xlc_minimum", "&&"), "maximum": _extreme("xlc_maximum", "||"),
     "less": _compare("<"), "less_equal": _compare("<="), "greater": _compare(">"), "greater_equal": _compare(">="),
     "equal": _compare("=="), "not_equal": _compare("!="),

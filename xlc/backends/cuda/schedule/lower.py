@@ -7,11 +7,13 @@ from xlc.ir.machine import Machine
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.lower import Lowering
-from xlc.schedule.ordered import lower_ordered
+from xlc.schedule.ordered import lower_ordered as cpu_ordered
 
 from .bind import bound
+from .contract import lower_contraction
 from .map import lower_map
 from .reduce import lower_reduction
+from .scan import lower_cumulative
 
 
 def _by_one_thread(lowering: Lowering) -> Lowering:
@@ -23,6 +25,15 @@ def _by_one_thread(lowering: Lowering) -> Lowering:
     return lower
 
 
+def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
+    """Operators whose elements depend on earlier ones along an axis."""
+    node = group.anchor
+    assert node is not None
+    if any(s == 0 for s in node.shape):
+        return ()
+    return tuple(lower_cumulative(group, places, machine) if node.op.monoid is not None else bound(cpu_ordered(group, places, machine)))
+
+
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
-    "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_reduction,),
-    "ordered": (_by_one_thread(lower_ordered),), "indexed": (_by_one_thread(lower_ordered),)}
+    "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
+    "ordered": (lower_ordered,), "indexed": (_by_one_thread(cpu_ordered),)}

@@ -1,0 +1,1 @@
+"""xlc on a GPU beside its peers there: ``python -m benchmarks.gpu``."""
