@@ -347,6 +347,12 @@ class Prover:
                     upper.append([plus(e, number(-1))])
         return lower, upper
 
+    def constant(self, e: Expr) -> int | None:
+        """The number that an expression is proved to be, if it is one."""
+        self.steps = MAX_STEPS
+        low, high = (self._constant(self.poly(e), first) for first in (True, False))
+        return low if low == high else None
+
     def _constant(self, p: Poly, low: bool) -> int | None:
         """A constant bound of a polynomial, if it has one."""
         while True:

@@ -277,7 +277,7 @@ class _Nest:
         team = self.team
         left, taken = [], []
         for k, f in live:
-            memory = tuple(Buffer(f"m{k}_{c}", b.dtype, (THREADS // WARP * team.kept * team.width,), "shared")
+            memory = tuple(Buffer(f"g{k}_{c}", b.dtype, (THREADS // WARP * team.kept * team.width,), "shared")
                            for c, b in enumerate(states[k]))
             self.locals += [Local(b) for b in memory]
             with ix.ranges({T: const(THREADS)}):
