@@ -28,7 +28,7 @@ class Nowhere:
     """A device that compiles nothing."""
 
     name, arch, compiler, captures = "nowhere", "sm_80", "none", False
-    machine = Machine(vector_bits=128, cores=132, panels=False, stacked=False)
+    machine = Machine(vector_bits=128, cores=132, threads=256, panels=False, stacked=False)
 
     def compile(self, text: str, graph: bool = False) -> bytes:
         return b""
