@@ -35,7 +35,6 @@ from xlc.ir.loops import (
     Store,
     const,
     expressions,
-    statements,
     substitute,
     var,
     walk,

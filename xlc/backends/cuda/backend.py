@@ -63,8 +63,8 @@ class CudaBackend:
     def machine(self) -> Gpu:
         c = chip(self.device.arch)
         c = getattr(self.device, "chip", c)
-        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, threads=THREADS, panels=False, stacked=False,
-                   arch=self.device.arch, shared=c.shared_block)
+        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, threads=THREADS,
+                   panels=False, stacked=False, arch=self.device.arch, shared=c.shared_block)
 
     @property
     def limits(self) -> Gpu:

@@ -184,7 +184,7 @@ class Tiled:
 
         registers = [Local(s.registers) for s in first]
         with ix.ranges({KT: size(steps), T: const(256)}):
-            more = KT + 1 < size(steps) if steps != 1 else const(False, TRUE.dtype)
+            more = size(steps) > KT + 1 if steps != 1 else const(False, TRUE.dtype)
             ahead = [*registers, *_if(more, staged(KT + 1)), *self.multiply(KT % 2), *_if(more, kept(KT + 1))]
             inner = [Loop("kt", const(0), size(steps), 1, "serial", (threads(*(ahead if steps != 1 else self.multiply(KT % 2))),))]
         start = [*registers, zero, *staged(const(0)), *kept(const(0))] if steps != 0 else [zero]

@@ -132,7 +132,7 @@ class Staged:
             fast, slow = (number % across) * lanes, number // across
             inside = list(body(*((slow, fast) if o.along_k else (fast, slow)), q))
         if count < THREADS:
-            inside = [If(T < count, tuple(inside))]
+            inside = [If(count > T, tuple(inside))]
         return inside if trips == 1 else [Loop("q", const(0), const(trips), 1, "unroll", tuple(inside))]
 
     def fetch(self, first: Expr, start: Expr) -> list[Stmt]:
