@@ -50,6 +50,8 @@ KNOBS: dict[str, Knob] = {
     "bisect": Knob(-1, "apply only the first N rewrites (-1: all), to find the one at fault", compile=True),
     "target_cpu": Knob("", "CPU to generate code for (empty: the one that is running)", compile=True),
     "cuda_arch": Knob("", "chip to generate CUDA code for, such as sm_90 (empty: the one that is there)", compile=True),
+    "cuda_library": Knob("none", "what computes large contractions with nothing fused to them on a GPU", compile=True,
+                         choices=("none", "cublas")),
     "matmul_precision": Knob("highest", "on a GPU, contractions of f32: highest in f32, high in three products of tf32, default in one",
                              compile=True, choices=("highest", "high", "default")),
     "num_threads": Knob(0, "threads a compiled program may use (0: one per available core)"),

@@ -282,6 +282,7 @@ class Kernel:
     inplace: tuple[tuple[int, int], ...] = ()
     note: str = field(default="", compare=False)  # what it computes, for people
     streaming: tuple[int, ...] = ()
+    library: tuple[str | int, ...] = ()  # a function, and its settings, that does the same where the backend has it
 
     @property
     def loops(self) -> str:

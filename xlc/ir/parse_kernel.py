@@ -186,10 +186,11 @@ class _KernelParser(Values):
         sizes = tuple(self._parenthesised("sizes", lambda: self.of("name")))
         inplace = tuple(self._parenthesised("inplace", self.pair))
         streaming = tuple(self._parenthesised("streaming", self.integer))
+        library = tuple(self._parenthesised("library", lambda: self.integer() if self.text.isdigit() else self.of("name")))
         note = self.string()
         self.scope = _Scope(None, sizes)
         self.scope.buffers = buffers
-        return Kernel(name, tuple(ins), tuple(outs), sizes, self._block(), inplace, note, streaming)
+        return Kernel(name, tuple(ins), tuple(outs), sizes, self._block(), inplace, note, streaming, library)
 
     def _parenthesised(self, word: str, item: Callable[[], Any]) -> list[Any]:
         if not self.take(word):

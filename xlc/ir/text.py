@@ -324,6 +324,7 @@ def print_kernel(kernel: Kernel) -> str:
     head += f" sizes({', '.join(kernel.sizes)})" if kernel.sizes else ""
     head += f" inplace({', '.join([f'{o}:{i}' for o, i in kernel.inplace])})" if kernel.inplace else ""
     head += f" streaming({', '.join(map(str, kernel.streaming))})" if kernel.streaming else ""
+    head += f" library({', '.join(map(str, kernel.library))})" if kernel.library else ""
     head += f" {json.dumps(kernel.note)}" if kernel.note else ""
     lines = [head + " {"]
     _print_body(kernel.body, "  ", lines.append, expressions_)

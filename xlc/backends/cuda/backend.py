@@ -93,9 +93,10 @@ class CudaBackend:
     def lowerings(self) -> Any:
         from xlc.schedule.lower import Lowerings
 
+        from .schedule.library import claiming
         from .schedule.lower import SCHEDULES
 
-        return Lowerings(self.machine, SCHEDULES)
+        return claiming(Lowerings(self.machine, SCHEDULES))
 
     def text(self, plan: Plan) -> str:
         """The module of a plan. A file ``<plan>.cu`` in the folder of the knob ``override`` replaces it."""
@@ -105,9 +106,10 @@ class CudaBackend:
 
     def compile(self, plan: Plan) -> bytes:
         module, text = emit_module(plan), self.text(plan)
-        graph = self.graphs and len(module.entries) > DIRECT
+        calls = any(e.library for e in module.entries)  # which take addresses from the host
+        graph = self.graphs and len(module.entries) > DIRECT and not calls
         binary = self.binary(text, graph)
-        head = json.dumps({"entries": [[e.name, e.blocks, e.shared, e.cooperative] for e in module.entries], "places": places(plan),
+        head = json.dumps({"entries": [[e.name, e.blocks, e.shared, e.cooperative, e.library] for e in module.entries], "places": places(plan),
                            "sizes": list(plan.sizes), "arena": tree(size(plan.arena)), "graph": graph, "text": len(text.encode())}).encode()
         return b"".join([len(head).to_bytes(8, "little"), head, text.encode(), binary])
 

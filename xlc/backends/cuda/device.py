@@ -254,6 +254,16 @@ class CupyDevice:
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
 
+    def view(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """Memory that something else keeps, as an array."""
+        memory = self.cupy.cuda.UnownedMemory(address, int(np.prod(shape)) * dtype.itemsize, None, self.number)
+        return self.cupy.ndarray(shape, dtype, self.cupy.cuda.MemoryPointer(memory, 0))
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """cuBLAS's product, through CuPy."""
+        with self.here():
+            self.cupy.matmul(a, b, out=out)
+
     def owns(self, value: Any) -> bool:
         """Is it an array of CuPy on this device?"""
         return isinstance(value, self.cupy.ndarray) and value.device.id == self.number

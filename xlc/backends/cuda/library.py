@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from xlc.ir.types import DTYPES
+
 from .module import evaluate
 
 ALIGNMENT = 256  # of the counter behind the arena
@@ -27,7 +29,7 @@ class Library:
         self._lock = threading.Lock()
         self._replays: dict[tuple[int, ...], Any] = {}
         self._launches: dict[tuple[int, ...], Any] = {}
-        self._waits = any(cooperative for *_, cooperative in head["entries"])
+        self._waits = any(cooperative for _, _, _, cooperative, _ in head["entries"])
         self._names = tuple(head["sizes"])
 
     @cached_property
@@ -35,11 +37,15 @@ class Library:
         return self.device.load(self.text, self.binary)
 
     def launches(self, values: tuple[int, ...]) -> tuple[list[tuple[Any, int, int, bool]], int]:
-        """At these sizes: function, blocks, shared memory and kind of each launch, and the bytes of the arena. Made once."""
+        """At these sizes: function, blocks, shared memory and kind of each launch, and the bytes of the arena. Made once. A call of a library
+        has no blocks."""
         found = self._launches.get(values)
         if found is None:
             sizes, launches = dict(zip(self._names, values, strict=True)), []
-            for name, blocks, shared, cooperative in self.head["entries"]:
+            for name, blocks, shared, cooperative, library in self.head["entries"]:
+                if library:
+                    launches.append((_Call(self.device, sizes, *library), 0, 0, False))
+                    continue
                 function, count = self.loaded.function(name), evaluate(blocks, sizes)
                 count = min(count, self.device.resident(function, shared)) if cooperative else count
                 if count > 0:
@@ -68,7 +74,27 @@ class Library:
         """Every launch, in order, with the table or (for graphs) its address."""
         launch = self.device.launch
         for function, count, shared, cooperative in launches:
-            launch(function, count, shared, argument, cooperative)
+            if count:
+                launch(function, count, shared, argument, cooperative)
+            else:
+                function(argument)
+
+
+class _Call:
+    """A launch that a library does: ("matmul", a, b, batch, m, n, k, whether a lies transposed, whether b does), see ``schedule.library``."""
+
+    def __init__(self, device: Any, sizes: Mapping[str, int], claim: Sequence[Any], dtype: str, where: Sequence[tuple[int, Any]]):
+        self.device, self.claim, self.dtype = device, claim, DTYPES[dtype].numpy
+        self.where = [(place, evaluate(offset, sizes)) for place, offset in where]
+
+    def __call__(self, table: np.ndarray) -> None:
+        _, a, b, batch, m, n, k, a_transposed, b_transposed = self.claim
+        at = [int(table[place]) + offset for place, offset in self.where]
+        device, last = self.device, len(at) - 1
+        x = device.view(at[a], (batch, k, m) if a_transposed else (batch, m, k), self.dtype)
+        y = device.view(at[b], (batch, n, k) if b_transposed else (batch, k, n), self.dtype)
+        device.matmul(x.swapaxes(1, 2) if a_transposed else x, y.swapaxes(1, 2) if b_transposed else y,
+                      device.view(at[last], (batch, m, n), self.dtype))
 
 
 __all__ = ["Library"]

@@ -18,6 +18,7 @@ from typing import Any
 
 from xlc.ir.loops import Expr, Kernel, size
 from xlc.ir.plan import Branch, Entry, Launch, Loop, Plan, Slot, aliases, same_place
+from xlc.ir.sizes import at
 from xlc.ir.types import Dim, Size, Type
 
 from .emit import KernelText, emit_kernel
@@ -36,6 +37,7 @@ class EntryPoint:
     shared: int
     cooperative: bool
     note: str = ""
+    library: Any = None  # instead of the entry: the kernel's claim, its dtype, and where its inputs and output lie (place, offset in bytes)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class _Module:
             name = f"l{k}"
             if isinstance(x, Launch):
                 text, kernel = self.launch(x, "blockIdx.x")
-                entries.append(EntryPoint(name, tree(kernel.blocks), kernel.shared, False, x.note))
+                entries.append(EntryPoint(name, tree(kernel.blocks), kernel.shared, False, x.note, self.library(x)))
                 texts.append(f"XLC_ENTRY({name}) {{ {text} }}")
             else:
                 self.lines: list[str] = []
@@ -123,6 +125,14 @@ class _Module:
         parts = [f"XLC_TABLE({self.places['length']}, {len(self.plan.sizes)})",
                  *(f"static __device__ const {text}" for text in tables.values()), *(k.function for k in kernels), *texts]
         return Module("\n\n".join(parts) + "\n", tuple(entries), kernels)
+
+    def library(self, x: Launch) -> Any:
+        kernel = self.kernels[x.kernel]
+        if not kernel.library:
+            return None
+        slots = [self.plan.by_name[n] for n in (*x.inputs, *x.outputs)]
+        where = [[self.places[s.place], tree(size(s.at))] if s.place == "arena" else [self.places[s.place] + at(s.at, 0), 0] for s in slots]
+        return [kernel.library, kernel.outputs[0].dtype.name, where]
 
     # -- kernels ----------------------------------------------------------------------------------
 
