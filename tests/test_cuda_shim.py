@@ -508,6 +508,8 @@ def test_an_error_names_what_is_wrong(body: str, message: str) -> None:
 def test_limits_and_texts_that_do_not_compile() -> None:
     with pytest.raises(XlcError, match=r"f asks for 70000 bytes of shared memory; a block of shim \(sm_75\) may have 65536"):
         run(ShimDevice("sm_75"), "XLC_ENTRY(f) {}", [], shared=70000)
+    with pytest.raises(XlcError, match="f is launched with 0 blocks"):
+        run(ShimDevice(), "XLC_ENTRY(f) {}", [], grid=0)
     with pytest.raises(XlcError, match="rejects the CUDA text(.|\n)*not_a_name"):
         SHIMS[0].load("XLC_TABLE(0, 0)\nXLC_ENTRY(f) { not_a_name(); }")
     with pytest.raises(ValueError, match="ascending, descending, random"):

@@ -10,16 +10,16 @@ thread reaches, a lane that does not come, accesses outside of memory. ``order``
 be the same for "ascending", "descending", and "random" with every seed. Device memory is nan (all bits set) before it is written, has a
 margin on both sides that nothing may write, and lies at multiples of 256 bytes and of no more.
 
-Compiled libraries are kept, by content, below the folder XLC_CACHE_DIR, or one in the folder of temporary files.
-With XLC_SHIM_PORTABLE=1 threads are switched by ``ucontext``, as on processors other than x86-64.
+Compiled libraries are kept, by content, in xlc's cache on disk, which removes what was not used for long. With XLC_SHIM_PORTABLE=1 threads
+are switched by ``ucontext``, as on processors other than x86-64.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import dataclasses
 import functools
-import hashlib
 import os
 import shutil
 import subprocess
@@ -34,6 +34,7 @@ import numpy as np
 
 from xlc.backends.cuda.chip import chip
 from xlc.errors import XlcError
+from xlc.run import cache
 
 HERE = Path(__file__).parent
 CXX = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
@@ -82,8 +83,8 @@ class ShimArray(np.ndarray):
 
 
 class ShimDevice:
-    """The protocol ``Device`` of the CUDA backend; ``launches`` counts them. ``sms`` multiprocessors are fewer than any chip has, so that
-    grids are small."""
+    """The protocol ``Device`` of the CUDA backend, for a chip of that architecture with ``sms`` multiprocessors: fewer than a real one has,
+    so that grids are small. ``launches`` counts launches; each takes another order when that is random."""
 
     def __init__(self, arch: str = "sm_80", order: str = "ascending", seed: int = 0, sms: int = 3):
         if order not in ORDERS:
@@ -100,6 +101,8 @@ class ShimDevice:
 
     def launch(self, function: ShimFunction, grid: int, shared: int, argument: np.ndarray, cooperative: bool = False) -> None:
         """Run all blocks. XlcError, which names the entry, where the text does what a chip leaves undefined."""
+        if grid < 1:
+            raise XlcError(f"{function.name} is launched with {grid} blocks; a grid has one at least")
         if shared > self.chip.shared_block:
             raise XlcError(f"{function.name} asks for {shared} bytes of shared memory; a block of {self.name} ({self.arch}) may have "
                            f"{self.chip.shared_block}")
@@ -113,6 +116,7 @@ class ShimDevice:
             raise XlcError(f"{function.name}: {message.value.decode()}")
         for memory in list(self._memory):
             if not memory.intact():
+                self._memory.discard(memory)  # is told once
                 raise XlcError(f"{function.name}: something is written beside an array of {memory.nbytes} bytes")
 
     def resident(self, function: ShimFunction, shared: int) -> int:
@@ -186,19 +190,26 @@ def runtime() -> ctypes.CDLL:
 def _build(text: str, flags: Sequence[str], more: Sequence[str | Path]) -> Path:
     """The shared library of a C++ text."""
     command = [str(CXX), *_EXACT, *_processor(), *flags, *map(str, more)]
-    key = hashlib.sha256("\0".join([_version(), *command, _header(), text]).encode()).hexdigest()[:32]
-    folder = Path(os.environ.get("XLC_CACHE_DIR") or Path(tempfile.gettempdir()) / f"xlc-{os.getuid()}") / "shim"
-    library = folder / f"{key}.so"
+    key = cache.digest("\0".join([_version(), *command, _header(), text]).encode())
+    library = (cache.folder() or _temporary()) / key[:2] / f"{key[2:]}.so"  # as the cache lays its files out
     if library.exists():
         return library
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = folder / f"{key}.{os.getpid()}.{threading.get_ident()}.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    made = library.with_name(f".new-{key}-{os.getpid()}-{threading.get_ident()}")  # the name of what a writer may leave behind
     command[1:1] = ["-shared", "-o", str(made), "-x", "c++", "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     if done.returncode:
         raise XlcError(f"g++ rejects the CUDA text:\n{done.stderr[:4000]}")
     os.replace(made, library)
     return library
+
+
+@functools.cache
+def _temporary() -> Path:
+    """A folder of this process."""
+    folder = tempfile.mkdtemp(prefix="xlc-shim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @functools.cache

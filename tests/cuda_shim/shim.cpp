@@ -148,19 +148,18 @@ void run_entry() {
   leave();
 }
 
-Block* block_of(unsigned slot) {
-  if (slot < blocks_made) return blocks[slot];
-  blocks = (Block**)realloc(blocks, (slot + 1) * sizeof(Block*));
-  Block* b = blocks[blocks_made++] = (Block*)calloc(1, sizeof(Block));
+void make_block() {
   const size_t step = STACK + GUARD;
   char* stacks = (char*)mmap(nullptr, step * THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (stacks == MAP_FAILED) return fail(0, "there is no memory for the threads of %u blocks at once", launch.residents);
+  blocks = (Block**)realloc(blocks, (blocks_made + 1) * sizeof(Block*));
+  Block* b = blocks[blocks_made++] = (Block*)calloc(1, sizeof(Block));
   for (unsigned i = 0; i < THREADS; i++) {
     mprotect(stacks + i * step, GUARD, PROT_NONE);
     b->threads[i].stack = stacks + i * step + GUARD;
     b->threads[i].block = b;
     b->threads[i].id = i;
   }
-  return b;
 }
 
 void begin(Block& b, unsigned index) {
@@ -277,8 +276,9 @@ void run_residents() {
 
 void run_grid(bool cooperative) {
   launch.residents = cooperative ? launch.grid : 1;
-  for (unsigned i = 0; i < launch.residents; i++) block_of(i);
+  while (blocks_made < launch.residents && !launch.failed) make_block();
   launch.resident = blocks;
+  if (launch.failed) return;
   if (cooperative) {
     for (unsigned i = 0; i < launch.grid; i++) begin(*blocks[i], i);
     return run_residents();

@@ -72,6 +72,11 @@ def call_key(args: tuple[Any, ...]) -> tuple[list[Any], Any]:
     return leaves, tuple(parts)
 
 
+def to_host(value: Any) -> Any:
+    """The values of a device's array, waited for, as a NumPy array; anything else as it is."""
+    return value.get() if device_of(value) is not None and hasattr(value, "get") else value
+
+
 class OnDevice:
     """An array on a device, as the front end sees it: its type."""
 
@@ -82,4 +87,4 @@ class OnDevice:
         self.dtype = value.dtype if isinstance(value.dtype, np.dtype) else np.dtype(str(value.dtype).rpartition(".")[2])
 
 
-__all__ = ["OnDevice", "call_key", "common_device", "device_of"]
+__all__ = ["OnDevice", "call_key", "common_device", "device_of", "to_host"]

@@ -21,6 +21,7 @@ import numpy as np
 
 from .. import tree
 from ..errors import XlcTypeError, XlcValueError
+from ..frontend.devices import to_host
 from .extras import extra
 from .run import Callback, Run
 
@@ -51,7 +52,7 @@ def save(path: Any, value: Any, **notes: str) -> Path:
 
 
 def _stored(leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf, order="C")
+    array = np.asarray(to_host(leaf), order="C")
     if array.dtype.newbyteorder("=") not in map(np.dtype, _DTYPES.values()):
         raise XlcTypeError(f"a checkpoint holds arrays and numbers, found {type(leaf).__name__} of dtype {array.dtype}")
     return array
@@ -81,7 +82,7 @@ def load(path: Any, like: Any, *, part: str = "") -> Any:
     problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
     problems += [f"{name} is not expected" for name in found.keys() - expected.keys()]
     for name in expected.keys() & found.keys():
-        want, have = _type(np.asarray(expected[name])), _type(found[name])
+        want, have = _type(np.asarray(to_host(expected[name]))), _type(found[name])
         problems += [f"{name} is {have}, expected {want}"] if want != have else []
     if problems:
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -193,6 +194,6 @@ def read_run(place: Any, state: Any) -> Run | None:
     except (KeyError, TypeError, ValueError):
         raise XlcValueError(f"{path} holds arrays and no run that goes on; write it with Checkpoints, or load it with "
                             "xlc.train.load") from None
-    found = load(path, dict.fromkeys(kept, tree.map(np.asarray, state)))
+    found = load(path, dict.fromkeys(kept, tree.map(lambda leaf: np.asarray(to_host(leaf)), state)))
     run.state, run.best = found["state"], found.get("best")
     return run

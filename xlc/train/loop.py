@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import tree
 from ..errors import XlcTypeError, XlcValueError
+from ..frontend.devices import to_host
 from ..frontend.jit import jit
 from .checkpoint import read_run
 from .progress import Bar
@@ -31,7 +32,8 @@ class _AfterEpoch(Callback):
 
 
 def fit(step: Callable[..., Any], state: Any, data: Any, *, epochs: int, metrics: Callable[..., Any] | None = None, validation: Any = None,
-        early_stopping: EarlyStopping | None = None, callbacks: Sequence[Any] = (), progress: bool = False, resume: Any = None) -> Run:
+        early_stopping: EarlyStopping | None = None, callbacks: Sequence[Any] = (), progress: bool = False, resume: Any = None,
+        device: str | None = None) -> Run:
     """Train for ``epochs`` epochs.
 
     step            f(state, *batch) -> (state, metrics), metrics a number or a dict of numbers: see ``train.step``. It is jitted with its
@@ -45,12 +47,14 @@ def fit(step: Callable[..., Any], state: Any, data: Any, *, epochs: int, metrics
     callbacks       ``Callback`` objects, or functions that are called with the ``Run`` after each epoch
     progress        a progress bar on the terminal
     resume          a checkpoint, or the folder of ``Checkpoints``: the run goes on from the newest one, if there is any
+    device          where step and metrics run: see ``jit``. On "cuda" the state stays there, and batches of NumPy arrays are copied to it
 
     Raises XlcValueError for an epoch without batches, XlcTypeError for a step that changes the type of its state."""
     if (metrics is None) != (validation is None):
         raise XlcTypeError("validation needs both what is computed, metrics=f(state, *batch), and where, validation=data")
-    run = (read_run(resume, state) if resume is not None else None) or Run(tree.map(np.array, state))
-    compiled, check = _jitted(step, donate=True), None if metrics is None else _jitted(metrics)
+    run = (read_run(resume, state) if resume is not None else None) or Run(tree.map(_copied, state))
+    compiled = _jitted(step, device, donate=True)
+    check = None if metrics is None else _jitted(metrics, device)
     listeners = [c if isinstance(c, Callback) else _AfterEpoch(c) for c in [*([Bar()] if progress else []), *callbacks]]
     batches = len(data) if hasattr(data, "__len__") else None
     try:
@@ -66,7 +70,7 @@ def fit(step: Callable[..., Any], state: Any, data: Any, *, epochs: int, metrics
         for listener in listeners:
             listener.on_end(run)
     if early_stopping is not None and early_stopping.restore and run.best is not None:
-        run.state = tree.map(np.array, run.best)
+        run.state = tree.map(_copied, run.best)
     return run
 
 
@@ -102,15 +106,15 @@ def _finish(run: Run, means: Mapping[str, float], early_stopping: EarlyStopping 
     if early_stopping is not None:
         best, over = early_stopping.verdict(run.history)
         if best == len(run.history) - 1 and early_stopping.restore:
-            run.best = tree.map(np.array, run.state)
+            run.best = tree.map(_copied, run.state)
         if over and not run.stopped:
             run.stopped = f"{early_stopping.monitor} was best in epoch {best + 1}"
 
 
-def evaluate(f: Callable[..., Any], state: Any, data: Any) -> dict[str, float]:
+def evaluate(f: Callable[..., Any], state: Any, data: Any, device: str | None = None) -> dict[str, float]:
     """The means, over all rows of ``data``, of what f(state, *batch) gives: a number, called "loss", or a dict of numbers, each a mean over
     the rows of its batch."""
-    compiled = _jitted(f)
+    compiled = _jitted(f, device)
     sums: dict[str, float] = {}
     total = 0
     for batch in _batches(data, 0):
@@ -123,12 +127,17 @@ def evaluate(f: Callable[..., Any], state: Any, data: Any) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------ pieces
 
 
-def _jitted(f: Callable[..., Any], donate: bool = False) -> Any:
+def _copied(leaf: Any) -> np.ndarray:
+    """A new array, on the host."""
+    return np.array(to_host(leaf))
+
+
+def _jitted(f: Callable[..., Any], device: str | None = None, donate: bool = False) -> Any:
     """f compiled once for every number of rows; the first argument is the state."""
     if hasattr(f, "lower"):
         return f
     first, *rest = inspect.signature(f).parameters
-    return jit(f, donate=first if donate else (), dynamic={name: {0: "batch"} for name in rest})
+    return jit(f, donate=first if donate else (), dynamic={name: {0: "batch"} for name in rest}, device=device)
 
 
 def _batches(data: Any, epoch: int) -> Iterable[Any]:
@@ -159,7 +168,7 @@ def _add(sums: dict[str, float], found: Mapping[str, float], rows: int) -> None:
 
 def _types(state: Any) -> tuple[Any, list[tuple[Any, Any]]]:
     leaves, nest = tree.flatten(state)
-    return nest, [(np.asarray(leaf).dtype, np.shape(leaf)) for leaf in leaves]
+    return nest, [(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype, np.shape(leaf)) for leaf in leaves]
 
 
 def _check_types(before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
