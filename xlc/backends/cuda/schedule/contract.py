@@ -72,7 +72,7 @@ def tensor_tile(c: Contraction, machine: Gpu, size: int) -> Tile:
 
 def rounds(c: Contraction, t: Tile, machine: Gpu) -> int:
     """How often every multiprocessor works on a tile."""
-    batch, rows, columns = (s if isinstance(s, int) else UNKNOWN for s in (extent(c.batch), c.rows, c.columns))
+    batch, rows, columns = (s if isinstance(s, int) else UNKNOWN for s in (length(c.batch), c.rows, c.columns))
     return -(-batch * -(-rows // t.rows) * -(-columns // t.columns) // machine.cores)
 
 
