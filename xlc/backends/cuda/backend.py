@@ -94,9 +94,9 @@ class CudaBackend:
         from xlc.schedule.lower import Lowerings
 
         from .schedule.library import claiming
-        from .schedule.lower import SCHEDULES
+        from .schedule.lower import SCHEDULES, scratch
 
-        return claiming(Lowerings(self.machine, SCHEDULES))
+        return claiming(Lowerings(self.machine, SCHEDULES, scratch))
 
     def text(self, plan: Plan) -> str:
         """The module of a plan. A file ``<plan>.cu`` in the folder of the knob ``override`` replaces it."""
