@@ -414,5 +414,5 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
 
 from . import index, node  # noqa: E402  (they need Expr; the names are used in functions)
 
-__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Mma", "Prefetch", "Stmt", "Store", "Wait",
-           "const", "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]
+__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Mma", "Prefetch", "Stmt", "Store",
+           "Wait", "const", "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]

@@ -5,13 +5,15 @@
     tiled     everything else: multiplications of single threads
 
 The tile is the one with the least estimated time: tiles are computed in rounds of one for each multiprocessor; within a tile,
-multiplications and reads of shared memory count. The shape, dtypes and the chip decide, never what is fused, so a sum has one order.
+multiplications and reads of shared memory count. Shapes, dtypes and the chip decide
+(and, unless ``strict`` is set, which dimensions are one for all that is fused), so a sum has one order.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from xlc import config
 from xlc.ir.loops import Stmt
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
@@ -34,7 +36,7 @@ def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt,
     assert dot is not None
     if any(s == 0 for s in dot.shape):
         return ()
-    c = Contraction(Product(group, dot, places))
+    c = Contraction(Product(group, dot, places, join=not config.strict))
     few = few_rows(c, machine)
     if few is not None:
         return tuple(few)
@@ -70,7 +72,7 @@ def tensor_tile(c: Contraction, machine: Gpu, size: int) -> Tile:
 
 def rounds(c: Contraction, t: Tile, machine: Gpu) -> int:
     """How often every multiprocessor works on a tile."""
-    batch, rows, columns = (s if isinstance(s, int) else UNKNOWN for s in (extent(c.batch), c.rows, c.columns))
+    batch, rows, columns = (s if isinstance(s, int) else UNKNOWN for s in (length(c.batch), c.rows, c.columns))
     return -(-batch * -(-rows // t.rows) * -(-columns // t.columns) // machine.cores)
 
 

@@ -108,11 +108,11 @@ class Tiled:
 
         registers = [Local(s.registers) for s in first]
         with ix.ranges({KT: size(steps), T: const(256)}):
-            more = size(steps) > KT + 1
-            ahead = [*registers, *guarded(more, staged(KT + 1)), *self.multiply(KT % 2), *guarded(more, kept(KT + 1))]
-            inner = [Loop("kt", const(0), size(steps), 1, "serial", (threads(*(ahead if steps != 1 else self.multiply(KT % 2))),))]
+            more, work = size(steps) > KT + 1, self.multiply(KT % 2)
+            if steps != 1:
+                work = [*registers, *guarded(more, staged(KT + 1)), *work, *guarded(more, kept(KT + 1))]
         start = [*registers, *staged(const(0)), *kept(const(0))] if steps != 0 else []
-        return [threads(*self.cleared(), *start), *inner]
+        return [threads(*self.cleared(), *start), Loop("kt", const(0), size(steps), 1, "serial", (threads(*work),))]
 
     # -- who owns what ----------------------------------------------------------------------------
 
