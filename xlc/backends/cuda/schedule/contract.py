@@ -21,7 +21,7 @@ from xlc.schedule.product import Product
 
 from .contraction import Contraction
 from .few import few_rows
-from .operand import extent
+from .operand import length
 from .tensor import OnTensorCores, products
 from .tiled import SIDE, Tile, Tiled
 
