@@ -183,11 +183,14 @@ def test_a_chip_that_is_not_here() -> None:
     absent = AbsentDevice("sm_90a")
     assert absent.arch == "sm_90a" and absent.chip is CHIPS["sm_90"] and absent.chip.specific == "sm_90a" and not absent.owns(np.zeros(1))
     assert chip("sm_80").specific == "sm_80"
+    assert chip("sm_107").sms == chip("sm_100").sms
+    assert (chip("sm_88").arch, chip("sm_88").shared_block) == ("sm_88", chip("sm_86").shared_block)
     for act in (lambda: absent.load("", b""), lambda: absent.empty((1,), "f4"), lambda: absent.asarray([1])):
         with pytest.raises(XlcError, match="compiled for sm_90a, which is not here"):
             act()
-    with pytest.raises(XlcValueError, match="sm_10.*sm_75, sm_80"):
-        AbsentDevice("sm_10")
+    for wrong in ("sm_10", "sm_130", "gfx90a", ""):
+        with pytest.raises(XlcValueError, match="sm_75, sm_80"):
+            AbsentDevice(wrong)
 
 
 def test_without_a_gpu(cupy: FakeCupy) -> None:
