@@ -251,11 +251,8 @@ def test_few_results_are_cut_for_all_processors() -> None:
 def test_no_local_memory(arch: str) -> None:
     """Registers are registers: no spill, no array in local memory."""
     for d in ("f4", "f2"):
-        x = np.zeros((16384, 8192), d)
-
         def f(x: Any, g: Any, labels: Any) -> Any:
-            return (softmax_rows(x), layer_norm(x, g, g), cross_entropy(x, labels), np.argmax(x, 0), np.sum(x, 0), np.var(x, 0),
-                    nn.softmax(x[:, :1000], -1), np.sum(x[:, :7], -1))
+            return softmax_rows(x), layer_norm(x[:, :8192], g, g), cross_entropy(x[:, :1000], labels), np.argmax(x, 0), np.var(x, 0)
 
-        p = Program(f, x, x[0], np.zeros(16384, "i8"))
+        p = Program(f, xlc.spec((16384, 65536), d), xlc.spec((8192,), d), xlc.spec((16384,), "i8"))
         assert not [name for name, r in p.resources(arch).items() if r.local]
