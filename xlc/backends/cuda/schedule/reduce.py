@@ -97,9 +97,9 @@ class _Nest:
         n = self.team.vector
         return [Loop("v", const(0), const(n), 1, "vector", tuple(body), n)] if n > 1 and whole else list(body)
 
-    def steps(self, make: Callable[[bool], Sequence[Stmt]], drain: Sequence[Stmt], work: int) -> list[Stmt]:
+    def steps(self, make: Callable[[bool], Sequence[Stmt]], drain: Sequence[Stmt], first: bool) -> list[Stmt]:
         """All vectors of a thread's part of the row; k counts them. After at most CHAIN of them ``drain``. ``make`` gives what is done
-        with one, where its kept values are in registers or (True) not; ``work`` says how much that is."""
+        with one, where its kept values are in registers or (True) not. ``first``: the row is read from memory."""
         team, q, k = self.team, var("q"), var("k")
         with ix.ranges({T: const(THREADS)}):
             where = Let("q", k * team.lanes + team.lane)
@@ -111,14 +111,14 @@ class _Nest:
 
         def run(start: int | Expr, stop: int | Expr, unroll: int, far: bool = False) -> list[Stmt]:
             """Steps that all threads have, some at a time; 0: all copied out."""
-            first, last = (const(e) if isinstance(e, int) else e for e in (start, stop))
+            low, high = (const(e) if isinstance(e, int) else e for e in (start, stop))
             one = (where, *at, *make(far))
-            if first is last:
+            if low is high:
                 return []
             if not unroll:
-                return [Loop("k", first, last, 1, "unroll", one)]
+                return [Loop("k", low, high, 1, "unroll", one)]
             some = Loop("u", const(0), const(unroll), 1, "unroll", (Let("k", var("k_") + var("u")), *one))
-            return [Loop("k_", first, last, unroll, "serial", (some,))]
+            return [Loop("k_", low, high, unroll, "serial", (some,))]
 
         def chains(stop: int | Expr) -> list[Stmt]:
             c = var("c")
@@ -133,7 +133,7 @@ class _Nest:
             return [*(chains(start) if drain else []), *run(start, middle, UNROLL), rest, *drain]
         full = self.row // team.step
         if self.near:
-            deep = max((8 if work <= DEAR else 2) * UNROLL // team.depth, 1)  # few such blocks run at a time: each reads much at once
+            deep = max((8 if first else 2) * UNROLL // team.depth, 1)  # few such blocks run at a time: each reads much at once
             middle = full - (full - self.near) % deep
             out = [*run(0, self.near, 0), *drain, *run(self.near, middle, deep, True)]
         else:
@@ -206,8 +206,7 @@ class _Nest:
             more = lookup("cast")(load(parts[k][0], (self.lane,)), dtype=f64)
             drain += self.vector([Store(totals[k], (self.lane,), load(totals[k], (self.lane,)) + more),
                                   Store(parts[k][0], (self.lane,), self.r.folds[k].states()[0])])
-        work = operations([*(f.value for _, f in live), *(v for _, _, v, t, full in self.r.roots if full and t == s)])
-        body = self.guarded(self.steps(lambda far: self.vector(self.element(s, live, parts, far)), drain, work))
+        body = self.guarded(self.steps(lambda far: self.vector(self.element(s, live, parts, far)), drain, s == 0))
         ends: list[Stmt] = []
         states: dict[int, State] = {}
         for k, f in live:
