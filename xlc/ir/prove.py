@@ -320,9 +320,8 @@ class Prover:
         if name == "floor_divide":
             return self._quotient_bounds(a)
         if name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
-            low, high = ([self._constant(self.poly(x), first) for x in a.args] for first in (True, False))
-            bits = max((h or 0).bit_length() for h in high)
-            return ([[{}]], [[number((1 << bits) - 1)]]) if None not in high and all(v is not None and v >= 0 for v in low) else ([], [])
+            ends = [e for x in a.args for low in (True, False) if (e := self._constant(self.poly(x), low)) is not None and e >= 0]
+            return ([[{}]], [[number((1 << max(ends).bit_length()) - 1)]]) if len(ends) == 4 else ([], [])
         if name == "cast" and a.args[0].dtype.kind in "biu" and a.args[0].dtype.bits < 64:
             d = a.args[0].dtype
             high = 1 if d.kind == "b" else 2 ** (d.bits - (d.kind == "i")) - 1

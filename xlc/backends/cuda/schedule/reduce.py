@@ -26,7 +26,7 @@ from xlc.ir.op import lookup
 from xlc.ir.types import f64, product
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
-from xlc.schedule.nest import Dimension, decode, minimum, operations
+from xlc.schedule.nest import Dimension, decode, operations
 from xlc.schedule.reductions import Fold, Reductions, is_float_sum, lifted
 
 from .bind import THREADS, B, T, blocks, pieces, threads
@@ -97,54 +97,51 @@ class _Nest:
         n = self.team.vector
         return [Loop("v", const(0), const(n), 1, "vector", tuple(body), n)] if n > 1 and whole else list(body)
 
-    def steps(self, make: Callable[[bool], Sequence[Stmt]], drain: Sequence[Stmt], work: int) -> list[Stmt]:
+    def steps(self, make: Callable[[bool], Sequence[Stmt]], drain: Sequence[Stmt], first: bool) -> list[Stmt]:
         """All vectors of a thread's part of the row; k counts them. After at most CHAIN of them ``drain``. ``make`` gives what is done
-        with one, where its kept values are in registers or (True) not; ``work`` says how much that is."""
-        width, q, k = 1 if self.team.across else self.team.vector, var("q"), var("k")
-        each = self.team.lanes * width
+        with one, where its kept values are in registers or (True) not. ``first``: the row is read from memory."""
+        team, q, k = self.team, var("q"), var("k")
         with ix.ranges({T: const(THREADS)}):
-            where = k * self.team.lanes + self.team.lane
-        one = (Let("q", where), *_coordinates(self.inner, q, width), *make(False))
-        inside = q < (size(self.row) if width == 1 else const(self.row // width))  # type: ignore[operator]
-        checked = (one[0], If(inside, one[1:]))
+            where = Let("q", k * team.lanes + team.lane)
+        at = _coordinates(self.inner, q, team.depth)
+        inside = q < (size(self.row) if team.depth == 1 else const(self.row // team.depth))
 
-        def run(start: Expr, stop: Expr, unroll: int, body: Sequence[Stmt]) -> Loop:
-            if unroll == 1:
-                return Loop("k", start, stop, 1, "serial", tuple(body))
-            u, inner = var("u"), tuple(body)
-            return Loop("k_", start, stop, unroll, "serial", (
-                Loop("u", const(0), const(unroll), 1, "unroll", (Let("k", var("k_") + u), *inner)),))
+        def checked(far: bool) -> list[Stmt]:
+            return [where, If(inside, (*at, *make(far)))]
+
+        def run(start: int | Expr, stop: int | Expr, unroll: int, far: bool = False) -> list[Stmt]:
+            """Steps that all threads have, some at a time; 0: all copied out."""
+            low, high = (const(e) if isinstance(e, int) else e for e in (start, stop))
+            one = (where, *at, *make(far))
+            if low is high:
+                return []
+            if not unroll:
+                return [Loop("k", low, high, 1, "unroll", one)]
+            some = Loop("u", const(0), const(unroll), 1, "unroll", (Let("k", var("k_") + var("u")), *one))
+            return [Loop("k_", low, high, unroll, "serial", (some,))]
+
+        def chains(stop: int | Expr) -> list[Stmt]:
+            c = var("c")
+            end = const(stop) if isinstance(stop, int) else stop
+            return [] if stop == 0 else [Loop("c", const(0), end, CHAIN, "serial", (*run(c, c + CHAIN, UNROLL), *drain))]
 
         if not isinstance(self.row, int):
-            total, full = (size(self.row) + (each - 1)) // each, size(self.row) // (each * UNROLL) * UNROLL
-            if not drain:
-                return [run(const(0), full, UNROLL, one), run(full, total, 1, checked)]
-            c = var("c")
-            stop = minimum(c + CHAIN, total)
-            return [Loop("c", const(0), total, CHAIN, "serial", (run(c, stop, 1, checked), *drain))]
-        full, rest = divmod(self.row, each)
-        out: list[Stmt] = []
-        first = self.near
-        if first:
-            out = [Loop("k", const(0), const(first), 1, "unroll", one), *drain]
-            one = (*one[:len(one) - len(make(False))], *make(True))
-            checked = (one[0], If(inside, one[1:]))
-            deep = max((8 if work <= DEAR else 2) * UNROLL // width, 1)  # few such blocks run at a time: each reads much at once
-            middle = full - (full - first) % deep
-            out += [run(const(first), const(middle), deep, one)] if middle > first else []
-            first = middle
-        elif drain and full >= CHAIN:
-            first = full // CHAIN * CHAIN
-            out.append(Loop("c", const(0), const(first), CHAIN, "serial", (run(var("c"), var("c") + CHAIN, UNROLL, one), *drain)))
-        if not self.kept and full - first > COPIED:
-            middle = first + (full - first) // UNROLL * UNROLL
-            out.append(run(const(first), const(middle), UNROLL, one))
-            first = middle
-        if full > first:
-            out.append(Loop("k", const(first), const(full), 1, "unroll", one))
-        if rest:
-            out += [Let("k", const(full)), *checked]
-        return [*out, *drain]
+            n = size(self.row)
+            total, middle = (n + (team.step - 1)) // team.step, n // (team.step * UNROLL) * UNROLL
+            start = n // (team.step * CHAIN) * CHAIN if drain else const(0)
+            rest = Loop("k", middle, total, 1, "serial", tuple(checked(False)))
+            return [*(chains(start) if drain else []), *run(start, middle, UNROLL), rest, *drain]
+        full = self.row // team.step
+        if self.near:
+            deep = max((8 if first else 2) * UNROLL // team.depth, 1)  # few such blocks run at a time: each reads much at once
+            middle = full - (full - self.near) % deep
+            out = [*run(0, self.near, 0), *drain, *run(self.near, middle, deep, True)]
+        else:
+            start = full // CHAIN * CHAIN if drain else 0
+            middle = start + ((full - start) // UNROLL * UNROLL if not self.kept and full - start > COPIED else 0)
+            out = [*(chains(start) if drain else []), *run(start, middle, UNROLL)]
+        far = self.near > 0
+        return [*out, *run(middle, full, 0, far), *([Let("k", const(full)), *checked(far)] if self.row % team.step else []), *drain]
 
     # -- one stage --------------------------------------------------------------------------------
 
@@ -153,8 +150,8 @@ class _Nest:
         registers and the rest in shared memory, for two blocks on a processor or for one, which may use more registers."""
         if not isinstance(self.row, int) or self.team.across and self.team.width > 1:
             return []
-        width = 1 if self.team.across else self.team.vector
-        part = -(-self.row // (self.team.lanes * width)) * width
+        width = self.team.depth
+        part = -(-self.row // self.team.step) * width
         inner, outer = {d.name for d in self.inner}, {d.name for d in self.outer}
         names, used = count(), 0
 
@@ -166,7 +163,8 @@ class _Nest:
             for together, most in ((2, KEEP), (1, KEEP_ALL)):
                 room = most * 3 // 4 if e.dtype.bits < 32 else most // words  # halves are worked on in registers of their own
                 held = min(room, part) // width * width
-                if not used and self.team.lanes == THREADS and (part - held) * THREADS * e.dtype.bytes <= machine.shared // together - SPARE:
+                rest = (part - held) * THREADS * e.dtype.bytes
+                if not used and self.team.lanes == THREADS and rest <= machine.shared // together - SPARE:
                     return held
             return 0
 
@@ -208,8 +206,7 @@ class _Nest:
             more = lookup("cast")(load(parts[k][0], (self.lane,)), dtype=f64)
             drain += self.vector([Store(totals[k], (self.lane,), load(totals[k], (self.lane,)) + more),
                                   Store(parts[k][0], (self.lane,), self.r.folds[k].states()[0])])
-        work = operations([*(f.value for _, f in live), *(v for _, _, v, t, full in self.r.roots if full and t == s)])
-        body = self.guarded(self.steps(lambda far: self.vector(self.element(s, live, parts, far)), drain, work))
+        body = self.guarded(self.steps(lambda far: self.vector(self.element(s, live, parts, far)), drain, s == 0))
         ends: list[Stmt] = []
         states: dict[int, State] = {}
         for k, f in live:
@@ -219,8 +216,8 @@ class _Nest:
         return [*out, *self.combined(live, states, shared)]
 
     def is_long(self) -> bool:
-        each = self.team.lanes * (1 if self.team.across else self.team.vector)
-        return not isinstance(self.row, int) or self.row > each * CHAIN
+        """Whether a thread adds up more than a chain."""
+        return not isinstance(self.row, int) or self.row > self.team.step * CHAIN
 
     def element(self, s: int, live: Sequence[tuple[int, Fold]], parts: dict[int, State], far: bool) -> list[Stmt]:
         """What is done with one element of the row in a stage."""
@@ -232,13 +229,12 @@ class _Nest:
         out += [Store(b, index, named[value]) for _, value, b, index in kept]
         for k, f in live:
             old = tuple(load(b, (self.lane,)) for b in parts[k])
-            value = substitute(substitute(f.value, at, memo), named) if named else substitute(f.value, at, memo)
+            value = substitute(substitute(f.value, at, memo), named)
             new = f.monoid.merge(old, lifted(f, value, substitute(f.position, at, memo), old))
             lets = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
             out += [*lets, *(Store(b, (self.lane,), var(x.name, x.value.dtype)) for b, x in zip(parts[k], lets, strict=True))]
         stores = [(b, a, v) for b, a, v, t, full in self.r.roots if full and t == s]
-        lets = [Let(f"o{j}", substitute(substitute(v, at, memo), named) if named else substitute(v, at, memo))
-                for j, (_, _, v) in enumerate(stores)]
+        lets = [Let(f"o{j}", substitute(substitute(v, at, memo), named)) for j, (_, _, v) in enumerate(stores)]
         return [*out, *lets, *(Store(b, (substitute(a, at, memo),), var(x.name, x.value.dtype))
                                for x, (b, a, _) in zip(lets, stores, strict=True))]
 
@@ -257,10 +253,9 @@ class _Nest:
 
     def folded(self, k: int, f: Fold, parts: State, total: Buffer | None, into: State) -> list[Stmt]:
         """From the accumulators of a thread to its state: of one row, they are folded."""
-        if total is not None:
-            wide, sums = (total,), lookup("sum").monoid
-        else:
-            wide, sums = parts, f.monoid
+        wide: State = parts if total is None else (total,)
+        monoid = f.monoid if total is None else lookup("sum").monoid
+        assert monoid is not None
 
         def narrow(e: Expr, b: Buffer) -> Expr:
             return e if e.dtype is b.dtype else lookup("cast")(e, dtype=b.dtype)
@@ -268,7 +263,7 @@ class _Nest:
         if self.team.across:
             return self.vector([Store(b, (T, self.lane), narrow(load(a, (self.lane,)), b)) for a, b in zip(wide, into, strict=True)])
         values = [tuple(load(a, (const(v),)) for a in wide) for v in range(self.team.vector)]
-        lets, found = _tree(sums.merge, values, f"f{k}")  # type: ignore[union-attr]
+        lets, found = _tree(monoid.merge, values, f"f{k}")
         return [*lets, *(Store(b, (T, const(0)), narrow(e, b)) for b, e in zip(into, found, strict=True))]
 
     def combined(self, live: Sequence[tuple[int, Fold]], states: dict[int, State], shared: bool) -> list[Stmt]:

@@ -48,6 +48,16 @@ class Team:
         return self.vector if self.across else 1
 
     @property
+    def depth(self) -> int:
+        """Elements of its row that a thread takes at a time."""
+        return 1 if self.across else self.vector
+
+    @property
+    def step(self) -> int:
+        """Elements of a row that its threads take at a time."""
+        return self.lanes * self.depth
+
+    @property
     def lane(self) -> Expr:
         """Which of those that share its row a thread is."""
         return _of_thread(lambda: T // self.rows if self.across else T % self.lanes)
