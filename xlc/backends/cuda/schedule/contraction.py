@@ -10,7 +10,7 @@ from xlc.ir.types import DType, Size, f32, i32
 from xlc.schedule.nest import Dimension, stored
 from xlc.schedule.product import Product
 
-from .operand import Operand, extent
+from .operand import Operand, length
 
 
 def wide(d: DType) -> DType:
