@@ -102,6 +102,13 @@ def test_rows_of_named_size(n: int) -> None:
     np.testing.assert_array_equal(got, np.argsort(x, kind="stable"))
 
 
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_sorting_long_rows_needs_no_local_memory(dtype: str, chip: str) -> None:
+    used = Program(lambda x: np.argsort(x, kind="stable"), np.zeros(100000, dtype)).resources(chip)
+    assert not any(u.stack or u.spill_stores for u in used.values()), used
+
+
 # ------------------------------------------------------------------------------------------------ scatter
 
 OPS: dict[str, Any] = {"set": lambda a, b: b, "add": np.add, "multiply": np.multiply, "max": np.maximum, "min": np.minimum}

@@ -21,7 +21,7 @@ from xlc.ir.plan import Plan
 
 from . import nvrtc
 from .chip import chip
-from .emit import emit_kernel
+from .emit import THREADS, emit_kernel
 from .library import Library
 from .module import emit_module, places, tree
 from .scalar import SCALARS
@@ -63,8 +63,8 @@ class CudaBackend:
     def machine(self) -> Gpu:
         c = chip(self.device.arch)
         c = getattr(self.device, "chip", c)
-        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, panels=False, staged=True, stacked=False,
-                   arch=self.device.arch, shared=c.shared_block)
+        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, threads=THREADS,
+                   panels=False, stacked=False, arch=self.device.arch, shared=c.shared_block)
 
     @property
     def limits(self) -> Gpu:

@@ -129,7 +129,7 @@ class _Sort:
         i, width = var("i"), var("width")
         row = (i // self.length) * self.length if self.rows > 1 else const(0)
         end = minimum(row + self.length, count) if self.rows > 1 else count
-        low = row + ((i - row) // (width * 2)) * (width * 2)
+        low = row + _floor(i - row, width * 2)
         one = self.every(count, Let("low", low), Let("middle", minimum(var("low") + width, end)),
                          Let("end", minimum(var("low") + width * 2, end)),
                          *self.placed(i, var("low"), var("middle"), var("end"), var("now"), var("pass") + 1))
@@ -189,7 +189,7 @@ class _Sort:
     def piece(self, memory: Sequence[Buffer], n: Expr) -> list[Stmt]:
         """Elements tile..tile+TILE of a pass."""
         i, run, side = var("i"), var("run"), var("from")
-        base = (var("tile") // (run * 2)) * (run * 2)
+        base = _floor(var("tile"), run * 2)
         s, mid, end = var("s"), var("mid"), var("end_")
         bounds = [Let("s", base), Let("mid", minimum(s + run, n)), Let("end_", minimum(s + run * 2, n))]
         begin = [self.path(b, d, memory[0], (s, mid, end), side) for b, d in
@@ -224,6 +224,11 @@ class _Sort:
         return [Local(low), Local(high), Let(f"d_{name}", d),
                 Store(low, zero, lookup("maximum")(var(f"d_{name}") - (end - mid), const(0))),
                 Store(high, zero, minimum(var(f"d_{name}"), mid - s)), search, *put([into], (here,))]
+
+
+def _floor(e: Expr, step: Expr) -> Expr:
+    """The multiple of ``step``, a power of two, that is not above e."""
+    return e - (e & (step - 1))
 
 
 def _cast(e: Expr, d: DType) -> Expr:
