@@ -91,7 +91,7 @@ def test_dtypes(dtype: str) -> None:
 
 
 @shim
-@pytest.mark.parametrize("spec", ["bij,bjk->bik", "bij,bj->bi", "ibj,jbk->bik", "bi,bi->b", "ij,kl->ijkl", "abij,abkj->abik"])
+@pytest.mark.parametrize("spec", ["bij,bjk->bik", "bij,bj->bi", "i,j->ij", "ibj,jbk->bik", "bi,bi->b", "ij,kl->ijkl", "abij,abkj->abik"])
 def test_contractions(spec: str) -> None:
     sizes = {"a": 2, "b": 3, "i": 13, "j": 20, "k": 9, "l": 4}
     rng = np.random.default_rng(len(spec))
