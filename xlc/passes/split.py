@@ -46,7 +46,7 @@ def _split_dot(n: Node, args: tuple[Node, ...], cores: int) -> Node | None:
     left, right = free_dimensions(n)
     sizes = [product(x.shape[d] for d in dims) for x, dims in zip((args[0], args[1], args[0], args[0]), (left, right, lb, lc), strict=True)]
     rows, columns, batch, depth = (s if isinstance(s, int) else 0 for s in sizes)
-    if not n.dtype.is_float or not rows * columns * batch * depth:
+    if not n.dtype.is_float or not lc or not rows * columns * batch * depth:
         return None
     few = min(rows, columns) <= TILE // 8
     tiles = batch * (-(-rows * columns * 8 // (TILE * TILE)) if few else -(-rows // TILE) * -(-columns // TILE))

@@ -46,11 +46,10 @@ class OnTensorCores(Tiled):
     def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
         self.c, self.tile, self.products = c, tile, products
         self.rows, self.columns = tile.rows // DOWN, tile.columns // ACROSS  # of a warp
-        plain = all(_copied(o, dtype) for o in (c.a, c.b))
-        self.slots = STAGES if plain else 2
+        self.plain = copied(c, dtype)
+        self.slots = STAGES if self.plain else 2
         self.a, self.b = (_staged(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
         self.acc = Buffer("acc", f32, (256, self.rows * self.columns // 32), "register")
-        self.plain = plain
 
     def pipeline(self, row: Expr, column: Expr) -> list[Stmt]:
         if not self.plain:
@@ -90,10 +89,13 @@ class OnTensorCores(Tiled):
         return list(body)
 
 
-def _copied(o: Operand, dtype: DType) -> bool:
-    """Whether tiles are copied as they are, several bytes at a time."""
-    value = stripped(o.value)
-    return value.op is LOAD and value.dtype is dtype and o.lanes(o.ks if o.along_k else o.free) * dtype.bytes >= 4
+def copied(c: Contraction, dtype: DType) -> bool:
+    """Whether tiles of both operands are copied as they are, several bytes at a time."""
+    def plain(o: Operand) -> bool:
+        value = stripped(o.value)
+        return value.op is LOAD and value.dtype is dtype and o.lanes(o.ks if o.along_k else o.free) * dtype.bytes >= 4
+
+    return plain(c.a) and plain(c.b)
 
 
 def _staged(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Staged:
@@ -102,4 +104,4 @@ def _staged(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Stag
     return Staged(Operand(o.name, stripped(o.value), o.free, o.ks), rows, depth, dtype, row_step, k_step, slots)
 
 
-__all__ = ["OnTensorCores", "products"]
+__all__ = ["STAGES", "OnTensorCores", "copied", "products"]
