@@ -2,8 +2,8 @@
 
     %0 = custom_vjp_7(%x, %n) {output=0}       its decomposition is the function's graph; reverse mode asks ``pull`` instead
 
-Under vmap the call stays one: of the batched graph, with the batched rule. Forward mode is the transpose of the rule, which is linear in the
-cotangents: reverse mode through the graph of ``pull``. A rule that is not linear, such as one that clips, has none, and is refused.
+Under vmap the call stays one: of the batched graph, with the batched rule. Forward mode is the transpose of the rule, which is linear in
+the cotangents: reverse mode through the graph of ``pull``. A rule that is not linear, such as one that clips, has none, and is refused.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def _transposed(primal: Graph, pull: Pull, tangents: Sequence[Node | None], args
     found = cotangents([g for g, _ in live], [t for _, t in live], cts, args)
     used, left = (set(above([n for n in nodes if n is not None], args)) for nodes in ([g for g, _ in live], found))
     if any(ct in left or (t is None and ct in used) for ct, t in zip(cts, found, strict=True)):
-        raise XlcTypeError(f"forward mode (jvp, jacfwd, hessian) through the custom_vjp function {primal.name} transposes its rule, and what "
-                           "bwd returns is not linear in the cotangent; use grad, vjp or jacrev, or write the function without custom_vjp")
+        raise XlcTypeError(f"forward mode (jvp, jacfwd, hessian) through the custom_vjp function {primal.name} transposes its rule, and "
+                           "what bwd returns is not linear in the cotangent; use grad, vjp or jacrev, or write the function without "
+                           "custom_vjp")
     tangent = dict(zip(cts, found, strict=True))
     return [None if s is None else tangent[s] for s in seeds]
 
