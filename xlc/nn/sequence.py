@@ -93,7 +93,7 @@ def through(layer: Recurrent, params: Any, x: Any, state: Any) -> tuple[Any, Any
     expected = layer.state_shape(x.shape)
     if state is None:
         state = dict.fromkeys(layer.states, np.zeros(expected, np.result_type(x, params["w"])))
-    found = {name: np.shape(part) for name, part in state.items()}
+    found = {name: tuple(input_shape(part)) for name, part in state.items()}
     if found != dict.fromkeys(layer.states, expected):
         raise XlcValueError(f"{type(layer).__name__} expects {' and '.join(layer.states)} of shape {expected} as its state, found {found}")
 
