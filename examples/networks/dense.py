@@ -94,7 +94,8 @@ def softmax_regression(full: bool, name: str, batch: int, rate: float, init: Any
 
 for _name, _batch, _rate, _init, _objective in (
         ("softmax-regression-a", 100, 0.01, zeros, _by_log), ("softmax-regression-b", 128, 0.2, zeros, _by_squares),
-        ("softmax-regression-c", 100, 0.5, zeros, _by_log), ("logistic-regression", 10_000, 0.5, truncated_normal(1.0), None)):
+        ("softmax-regression-c", 100, 0.5, zeros, _by_log), ("logistic-regression", 10_000, 0.5, truncated_normal(1.0), None),
+        ("logistic-regression-sgd", 128, 0.5, truncated_normal(1.0), None)):
     register(_name, parameters=7850)(functools.partial(softmax_regression, name=_name, batch=_batch, rate=_rate, init=_init,
                                                        objective=_objective))
 
@@ -136,6 +137,13 @@ def mlp(full: bool) -> Network:
     """784-500-10."""
     return _on_digits("mlp", full, perceptron((500 if full else 32,), init=truncated_normal(0.1)),
                       optimizer=optim.sgd(0.01 if full else 0.1))
+
+
+@register("mlp-tflearn", parameters=101 * 64 + 65 * 10)
+def mlp_tflearn(full: bool) -> Network:
+    """100 numbers, one hidden layer of 64, ten classes."""
+    return classifier("mlp-tflearn", perceptron((64 if full else 16,)), (100,) if full else (20,), 10, 100 if full else 16,
+                      optimizer=optim.sgd(0.1))
 
 
 @register("mlp-best-practice", parameters=397_510)
