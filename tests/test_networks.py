@@ -14,10 +14,12 @@ import xlc
 from examples.networks import NETWORKS, network
 from examples.networks.layers import Functions
 from examples.networks.network import Network, cast, compare
+from examples.networks.training import TRAININGS, reach
 
 TORCH = importlib.util.find_spec("torch") is not None
 TWO_LOSSES = ("gan", "k-means-and-dnn")  # each with the other's part held fixed
 EXPORTED = ("mlp", "lenet5", "resnet-cifar", "gan", "ptb-lstm", "gpt", "wide-and-deep")
+QUICK = [name for name, how in TRAININGS.items() if not how.long]
 # Of all kinds; the others are exported by `python -m benchmarks.networks`.
 every = pytest.mark.parametrize("name", NETWORKS)
 
@@ -76,22 +78,26 @@ def test_gradients_equal_finite_differences(name: str) -> None:
     np.testing.assert_allclose((at(1e-8) - at(-1e-8)) / 2e-8, slope, rtol=1e-3)
 
 
-@every
+@pytest.mark.parametrize("name", QUICK)
+def test_training_reaches_its_target(name: str) -> None:
+    """On data that were not trained on."""
+    reached = reach(name)
+    assert reached.ok and reached.compiles == 1, str(reached)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in QUICK])
 def test_training_lowers_the_loss_of_a_batch(name: str) -> None:
+    """Of those that take long to reach their target: examples/train_networks.py, train_gan.py and train_style.py hold them to it."""
     net = network(name)
     params, state = net.init(xlc.random.key(0))
     batch, memory = net.batch(np.random.default_rng(0)), net.optimizer.init(params)
     step = xlc.jit(net.train, donate=("params", "state", "memory"))
     losses = []
-    for _ in range(net.steps):
+    for _ in range(12):
         params, state, memory, value = step(params, state, memory, xlc.random.key(1), *batch)
         losses.append(float(value))
     assert step.compiles == 1
-    assert np.all(np.isfinite(losses)), losses
-    if net.falls is None:
-        np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
-    else:
-        assert losses[-1] < net.falls * losses[0], losses
+    assert np.all(np.isfinite(losses)) and losses[-1] < 0.8 * losses[0], losses
 
 
 @pytest.mark.parametrize("name", EXPORTED)
