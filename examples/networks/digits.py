@@ -112,7 +112,7 @@ def cifar(full: bool) -> Network:
 @register("characters", parameters=61_544_491)
 def characters(full: bool) -> Network:
     """3755 Chinese characters of 64x64 pixels, as in HWDB1.1; inference gives the three best classes."""
-    classes, channels = (3755, (32, 64)) if full else (61, (4, 8))
+    classes, channels = 3755, (32, 64) if full else (4, 8)
 
     def model(nn: Any, x: Any) -> Any:
         for c in channels:
