@@ -113,7 +113,8 @@ TRAININGS: dict[str, Training] = {
     "alexnet": classes(0.95, 200, 8, optim.adam(1e-3), long=True), "alexnet-17": classes(0.95, 400, 8, optim.adam(2e-4), long=True),
     # Warm-up and many images, as a class whose scores no image makes positive has no gradient.
     "nin": classes(0.95, 400, 16, optim.adam(optim.warmup(optim.cosine(2e-3, 400), 50)), long=True),
-    "vgg-a": classes(0.9, 250, 8, VGG, long=True), "vgg-b": classes(0.9, 350, 8, VGG, long=True), "vgg-c": classes(0.9, 500, 8, VGG, long=True),
+    "vgg-a": classes(0.9, 250, 8, VGG, long=True), "vgg-b": classes(0.9, 350, 8, VGG, long=True),
+    "vgg-c": classes(0.9, 500, 8, VGG, long=True),
     "vgg-d": classes(0.9, 250, 8, VGG, long=True), "vgg-e": classes(0.9, 250, 8, VGG, long=True),
     "vgg16-17": classes(0.9, 250, 8, VGG, long=True),
     "googlenet": classes(0.95, 100, 8, optim.adam(2e-3), long=True), "googlenet-17": classes(0.95, 150, 8, optim.adam(2e-3), long=True),
