@@ -87,8 +87,8 @@ class Training:
     long: bool = False
 
 
-def classes(target: float, steps: int, draws: int, optimizer: Any = None, **options: Any) -> Training:
-    return Training(options.pop("measure", accuracy), target, steps, draws, optimizer, **options)
+def classes(target: float, steps: int, draws: int, optimizer: Any = None, *, measure: Measure = accuracy, long: bool = False) -> Training:
+    return Training(measure, target, steps, draws, optimizer, long=long)
 
 
 def at_most(measure: Measure, target: float, steps: int, optimizer: Any = None) -> Training:
