@@ -19,8 +19,8 @@ from examples.networks.training import TRAININGS, reach
 TORCH = importlib.util.find_spec("torch") is not None
 TWO_LOSSES = ("gan", "k-means-and-dnn")  # each with the other's part held fixed
 EXPORTED = ("mlp", "lenet5", "resnet-cifar", "gan", "ptb-lstm", "gpt", "wide-and-deep")
-QUICK = [name for name, how in TRAININGS.items() if not how.long]
 # Of all kinds; the others are exported by `python -m benchmarks.networks`.
+QUICK = [name for name, how in TRAININGS.items() if not how.long]
 every = pytest.mark.parametrize("name", NETWORKS)
 
 
