@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import xlc
 
 rng = np.random.default_rng(0)

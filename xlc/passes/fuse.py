@@ -241,16 +241,17 @@ class _Fuser:
                 self.write(n, g, needs[g], others)
                 return
         call = call_of(n) if n.op.results is not None else None
+        sibling = self.sibling(n, groups)
         if call in self.calls:  # another result of a call that has a group
             self.write(n, self.calls[call], set(), groups)
-        elif (g := self.sibling(n, groups)) is not None:
-            self.write(n, g, {g.domain}, groups)
+        elif sibling is not None:
+            self.write(n, sibling, {sibling.domain}, groups)
         else:
-            g = self.start(n)
+            own_group = self.start(n)
             if call is not None:
-                self.calls[call] = g
+                self.calls[call] = own_group
             for h in groups:
-                self.connect(g, h)
+                self.connect(own_group, h)
 
     def ordered(self) -> tuple[Group, ...]:
         """The groups in an order in which they can run: of those that are ready, the one whose first root the program computes first."""
