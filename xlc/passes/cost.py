@@ -16,6 +16,7 @@ from .arena import SAMPLES
 from .group import in_memory, is_anchor, is_free
 
 LARGE = 64 << 10  # bytes from which it matters that a value is loaded
+MOST = 4  # large values that are told apart
 REPEATED = 8  # times that a broadcast value is read, from which what it is made of hardly counts
 
 _known: dict[tuple[str, str], int] = {}
@@ -44,13 +45,13 @@ def expr_cost(e: Expr) -> int:
 @dataclass(frozen=True)
 class Cost:
     """Of one element of a node, everything above it that is not in memory written out: its scalar operations, and the large values of
-    which it is made (more than a few do not count)."""
+    which it is made (the first few of them)."""
 
     work: int
-    reads: frozenset[Node]
+    reads: tuple[Node, ...]
 
 
-NOTHING = Cost(0, frozenset())
+NOTHING = Cost(0, ())
 
 
 def costs(nodes: Iterable[Node], uses: Mapping[Node, Sequence[Node]], results: Collection[Node]) -> dict[Node, Cost]:
@@ -67,14 +68,13 @@ def costs(nodes: Iterable[Node], uses: Mapping[Node, Sequence[Node]], results: C
             if n.op.kind == "view" and _size(n) >= REPEATED * sum(map(_size, n.operands)):
                 parts = []
             mine = op_cost(n) if n.op.kind == "elementwise" else 0
-            reads = frozenset[Node]().union(*(c.reads for c in parts))
-            work = min(mine + sum(c.work for c in parts), 1 << 20)
-            found[n] = Cost(work, reads if len(reads) <= 4 else frozenset(list(reads)[:4]))
+            reads = tuple(dict.fromkeys(r for c in parts for r in c.reads))[:MOST]
+            found[n] = Cost(min(mine + sum(c.work for c in parts), 1 << 20), reads)
     return found
 
 
 def _loaded(n: Node) -> Cost:
-    return Cost(0, frozenset((n,))) if _size(n) * n.dtype.bytes >= LARGE else NOTHING
+    return Cost(0, (n,)) if _size(n) * n.dtype.bytes >= LARGE else NOTHING
 
 
 def _size(n: Node) -> int:

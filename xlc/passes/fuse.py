@@ -8,9 +8,10 @@
 Enters a Graph without composites; leaves a ``Partition``: groups in an order in which they can run. The walk goes from the results to the
 parameters. A group has a *domain* (loop variables with extents); ``at`` says at which indices of the domain each member is needed. A
 producer joins the group of its consumers when all of them are in that one group and no work is repeated: needed at one index, which
-varies with the outer loops. Cheap producers are copied into several groups; others become one more output of a consumer's group where no
-cycle can arise, or the root of a new group. A reduction joins when it is needed at the outer variables only (so a row is reduced where it
-is used); a contraction joins the group of what follows it (its epilogue) when it is needed at the domain's own variables.
+varies with the outer loops. Producers are copied into several groups where that costs less than to store and load them; others become one
+more output of a consumer's group where no cycle can arise, or the root of a new group. A reduction joins when it is needed at the outer
+variables only (so a row is reduced where it is used), or a group of reductions over the same elements; a contraction joins the group of
+what follows it (its epilogue) when it is needed at the domain's own variables.
 """
 
 from __future__ import annotations
@@ -167,10 +168,10 @@ class _Fuser:
         result of it. ``groups`` read n, so the group may not depend on them."""
         if n.op.kind != "reduction" or not self.options.reductions:
             return None
-        mine = self.cost[n.args[0]].reads
+        mine = set(self.cost[n.args[0]].reads)
         return next((g for g in self.sums.get((n["axes"], n.args[0].shape), ())
                      if g.anchor is None and len(g.reductions) < SIBLINGS and len(g.at) < MAX_MEMBERS
-                     and any(mine & self.cost[r.args[0]].reads for r in g.reductions)
+                     and any(not mine.isdisjoint(self.cost[r.args[0]].reads) for r in g.reductions)
                      and not any(h.reach >> g.number & 1 for h in groups)), None)
 
     def refuse_reduction(self, n: Node, g: Group, at: set[Index]) -> str | None:

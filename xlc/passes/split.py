@@ -36,7 +36,7 @@ def _split(n: Node, args: tuple[Node, ...]) -> Node | None:
     columns = 1 if x.rank - 1 in axes else x.shape[-1]
     if rows >= FEW_ROWS and (columns == 1 or rows // columns * -(-columns // COLUMNS) >= FEW_PIECES):
         return None
-    axis = next((d for d in axes if x.shape[d] >= FEWEST), None)
+    axis = next((d for least in (PIECES, FEWEST) for d in axes if x.shape[d] >= least), None)
     if axis is None:
         return None
     reshape, slice_, concat, cast = lookup("reshape"), lookup("slice"), lookup("concat"), lookup("cast")
