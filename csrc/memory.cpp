@@ -182,7 +182,6 @@ size_t trim_memory() {
   return cache().trim(0) + workspace;
 }
 
-
 Workspace::Workspace(size_t bytes) {
   if (bytes == 0) return;
   const size_t size = block_size(bytes);

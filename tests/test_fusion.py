@@ -30,6 +30,11 @@ def test_reductions_over_the_same_elements_are_one_kernel() -> None:
     assert len(e.kernels) == 1
 
 
+def test_a_reduction_joins_one_that_is_needed_in_another_order() -> None:
+    x, y = normal(9, 30, 70), normal(70, 30)
+    compiled(lambda x, y: (x.sum(0).T * y, (x * x).sum(0), x.max(0).T), x, y, tolerance=1e-4)
+
+
 def test_reductions_of_other_elements_are_not() -> None:
     x, y = normal(300, 700), normal(300, 700)
     assert len(compiled(lambda x, y: (x.sum(0), y.sum(0)), x, y, tolerance=1e-4).kernels) == 2  # nothing is loaded once for both

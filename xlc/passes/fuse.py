@@ -170,7 +170,7 @@ class _Fuser:
             return None
         mine = set(self.cost[n.args[0]].reads)
         return next((g for g in self.sums.get((n["axes"], n.args[0].shape), ())
-                     if g.anchor is None and len(g.reductions) < SIBLINGS and len(g.at) < MAX_MEMBERS
+                     if g not in groups and g.anchor is None and len(g.reductions) < SIBLINGS and len(g.at) < MAX_MEMBERS
                      and any(not mine.isdisjoint(self.cost[r.args[0]].reads) for r in g.reductions)
                      and not any(h.reach >> g.number & 1 for h in groups)), None)
 
@@ -246,7 +246,7 @@ class _Fuser:
         if call in self.calls:  # another result of a call that has a group
             self.write(n, self.calls[call], set(), groups)
         elif sibling is not None:
-            self.write(n, sibling, {sibling.domain}, groups)
+            self.write(n, sibling, set(sibling.at[sibling.reductions[0]]), groups)
         else:
             own_group = self.start(n)
             if call is not None:
