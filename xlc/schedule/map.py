@@ -17,11 +17,12 @@ from xlc.passes.group import Group
 
 from . import inline
 from .inline import Inliner, Places
-from .nest import Dimension, decode, lanes, minimum, operations, stored
+from .nest import Dimension, decode, lanes, minimum, operations, serial, stored
 from .transpose import transposing
 
 AHEAD = 2 << 10  # bytes from what a vector reads to what is prefetched meanwhile
 CHUNK = 1 << 14  # elements of one step of the parallel loop, when a single dimension is cut
+SHORT = 512  # elements up to which a row takes less time than to find out where it is, from its number among all rows
 
 
 def lower_map(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
@@ -85,6 +86,9 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
     inside = [Dimension(d.var, d.extent) for d in outer]
     if n is not None and n <= 2 * chunk and outer:
         loop = lanes("v", const(0), const(n), width, native, lambda x: body({last.var: x}))
+        while n < SHORT and len(inside) > 1 and (rows := inside[-1].static) is not None and n * rows <= chunk:
+            loop, n = serial(inside[-1:], loop), n * rows
+            inside.pop()
         return parallel(inside, loop, max(1, chunk // n))
     pieces = Dimension(var("c"), -(-n // chunk) if n is not None else (last.extent + (chunk - 1)) // chunk)
     if n is not None and n <= chunk and not outer:
