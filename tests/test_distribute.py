@@ -131,6 +131,8 @@ def test_loops_that_stay() -> None:
 
     assert kept(lambda xs: xlc.scan(lambda c, x: (c, np.tanh(x @ V) @ U), None, xs)[1].sum(0), X) == 1  # the last one is a result
     assert kept(lambda g, xs: xlc.scan(lambda g, x: (g + np.tanh(x @ V).T @ x, None), g, xs)[0], V, X) == 2
+    with config.context(skip="distribute"):
+        assert kept(lambda h, xs: xlc.scan(gru, h, xs)[0], H, X) == 2
     many = rng.standard_normal((T, 40, N))
     assert kept(lambda h, xs: xlc.scan(lambda h, x: (np.tanh(x @ V + h @ U), None), h, xs)[0], many[0], many) == 2
     half, w = X.astype("f2"), W.astype("f2")

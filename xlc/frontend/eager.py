@@ -32,11 +32,9 @@ from .tree import Tree, flatten, unflatten
 F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = 1024
 _kept: OrderedDict[Any, Any] = OrderedDict()
+_programs: OrderedDict[Any, Any] = OrderedDict()
 _lock = threading.Lock()
 Numbers = tuple[type, ...]  # the types of Python numbers that are arguments
-
-
-_programs: OrderedDict[Any, Any] = OrderedDict()
 
 
 class _Hole:
