@@ -66,9 +66,18 @@ def _log_softmax(x: Node, axes: tuple[int, ...]) -> Node:
     return shifted - back(log(sum_(exp(shifted), axes=axes)), x, axes)
 
 
+def _softmax_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...]) -> list[Node]:
+    """In terms of the result alone: neither the exponentials nor their sums are kept."""
+    return [y * (g - back(sum_(g * y, axes=axes), x, axes))]
+
+
+def _log_softmax_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...]) -> list[Node]:
+    return [g - exp(y) * back(sum_(g, axes=axes), x, axes)]
+
+
 logsumexp = composite("logsumexp", _reduced, _logsumexp, batch=_along("logsumexp"))
-softmax = composite("softmax", _float, _softmax, batch=_along("softmax"))
-log_softmax = composite("log_softmax", _float, _log_softmax, batch=_along("log_softmax"))
+softmax = composite("softmax", _float, _softmax, vjp=_softmax_vjp, batch=_along("softmax"))
+log_softmax = composite("log_softmax", _float, _log_softmax, vjp=_log_softmax_vjp, batch=_along("log_softmax"))
 
 
 def _mean(x: Node, axes: tuple[int, ...]) -> Node:

@@ -238,7 +238,7 @@ class _Fuser:
         # One group computes and writes it, the others load it and so depend on that group.
         for g in willing:
             others = [h for h in groups if h is not g]
-            own = needs[g] == {g.domain} or (needs[g] == {g.outer} and bool(g.reductions))
+            own = needs[g] == {g.domain} or (needs[g] == {g.outer} and bool(g.reductions)) or n.op.kind == "reduction"
             if own and self.covers(n, g,
                                    next(iter(needs[g]))) and self.options.elementwise and not any(h.reach >> g.number & 1 for h in others):
                 self.write(n, g, needs[g], others)

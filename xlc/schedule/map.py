@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Prefetch, Stmt, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
-from xlc.ir.types import product
+from xlc.ir.types import i64, product
 from xlc.passes.group import Group
 
 from . import inline
@@ -34,6 +34,7 @@ def lower_map(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ..
         values = [inliner.value(r, group.domain) for r in group.roots]
         where = [inliner.place(r, group.domain) for r in group.roots]
         dims, values, where = join(dims, values, where)
+        dims, values, where = cut(dims, values, where, machine)
     stores = [(buffers[r], a, v) for r, a, v in zip(group.roots, where, values, strict=True)]
     return tuple(nest(dims, stores, machine))
 
@@ -58,6 +59,28 @@ def join(dims: Sequence[Dimension], values: Sequence[Expr], where: Sequence[Expr
             dims[k:k + 2] = [Dimension(inner.var, outer.extent * inner.extent)]
         k -= 1
     return list(dims), list(values), list(where)
+
+
+def cut(dims: list[Dimension], values: list[Expr], where: list[Expr], machine: Machine) -> tuple[list[Dimension], list[Expr], list[Expr]]:
+    """The last dimension in two where addresses divide its variable by a number of whole vectors: what is ``i // 64`` is then the same for
+    all lanes, which are neighbours in memory, and is not gathered."""
+    last = dims[-1] if dims else None
+    if last is None or last.static is None:
+        return dims, values, where
+    least = machine.lanes(32)
+    parts = {e.args[1].value for e in walk(*values, *where)
+             if e.op.name in ("floor_divide", "remainder") and e.dtype is i64 and e.args[1].is_const
+             and ix.polynomial(e.args[0]).get((last.var,)) == 1}
+    fitting = [c for c in parts if least <= c < last.static and last.static % c == 0 and all(p % c == 0 for p in parts)]
+    if not fitting:
+        return dims, values, where
+    inner = Dimension(var(f"{last.name}_in"), min(fitting))
+    outer = Dimension(var(f"{last.name}_out"), last.static // min(fitting))
+    with ix.ranges({d.var: size(d.extent) for d in (outer, inner)}):
+        at: dict[Expr, Expr] = {last.var: outer.var * const(min(fitting)) + inner.var}
+        memo: dict[Expr, Expr] = {}
+        values, where = ([substitute(e, at, memo) for e in some] for some in (values, where))
+    return [*dims[:-1], outer, inner], values, where
 
 
 def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]], machine: Machine) -> list[Stmt]:
