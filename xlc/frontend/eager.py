@@ -84,11 +84,11 @@ def at_once(f: Callable[..., Any], *operands: Any) -> Any:
     lowered, arrays = jit(f).owner.opened(operands)
     graph = lowered.graph
     held = tuple(n["value"] for n in graph.everywhere() if n.op.name == "constant")
-    key = (print_graph(graph, locations=False), tuple(p.type for p in graph.params), held, config.key())
+    key = (print_graph(graph, locations=False), tuple(p.type for p in graph.params), held, config.key(), lowered.device)
     with _lock:
         program = _programs.get(key)
         if program is None:
-            program = _programs[key] = compile_graph(graph)
+            program = _programs[key] = compile_graph(graph, device=lowered.device)
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
         else:

@@ -167,7 +167,13 @@ class Compiled:
         for (array, _), path, p in zip(found, call.paths, self.lowered.graph.params, strict=True):
             if dtype_of(array.dtype) != p.dtype or not _matches(p.type.shape, array.shape, path, sizes):
                 raise XlcTypeError(f"{owner.__name__} was compiled for {path}: {p.type}, found {array.dtype}{list(array.shape)}")
-        return self.run([array if self.on_host or weak else leaf for leaf, (array, weak) in zip(call.leaves, found, strict=True)])
+        return self.run(_given(call, found, self.lowered.device))
+
+
+def _given(call: _Call, found: Sequence[tuple[np.ndarray, bool]], device: str | None) -> list[Any]:
+    """What a program for that device takes: arrays of NumPy; on a device what was passed, but for Python numbers."""
+    here = device in (None, "cpu")
+    return [array if here or weak else leaf for leaf, (array, weak) in zip(call.leaves, found, strict=True)]
 
 
 def _matches(shape: tuple[Size, ...], found: tuple[int, ...], path: str, sizes: dict[str, tuple[int, str]]) -> bool:
@@ -282,8 +288,7 @@ class Jitted:
         call = self._call(args, kwargs)
         found = [self._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
         device = common_device(self.device, call.leaves, call.paths, self.__name__)
-        here = device in (None, "cpu")
-        arrays = [array if here or weak else leaf for leaf, (array, weak) in zip(call.leaves, found, strict=True)]
+        here, arrays = device in (None, "cpu"), _given(call, found, device)
         signature = Signature(call.tree, self._types(found, call.paths), call.static, config.key(), device)
         compiled = self._entries.get(signature) or self._compiled(signature, call)
         if compiled.lowered.assumptions:
@@ -389,7 +394,8 @@ class Jitted:
         """The function traced for these arguments, where arrays of its closure are parameters too, and the arrays for all parameters."""
         call, signature = self._signature_of(args, {})
         lowered = self._trace(signature, call, open=True)
-        return lowered, [*(self._array(leaf, path)[0] for leaf, path in zip(call.leaves, call.paths, strict=True)), *lowered.taken]
+        found = [self._array(leaf, path) for leaf, path in zip(call.leaves, call.paths, strict=True)]
+        return lowered, [*_given(call, found, signature.device), *lowered.taken]
 
     def compile(self, *args: Any, **kwargs: Any) -> Compiled:
         """The compiled program for arguments of this kind."""
