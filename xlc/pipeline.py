@@ -52,7 +52,7 @@ GRAPH_PASSES: tuple[Pass, ...] = (
     # loops and branches do no more than is needed, and on their bodies all these passes have run
     Pass("control", lambda g, o, b: control.bodies(g, lambda body: Passes(o, b, body.name)(body)), optional=False),
     Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, skipped(), config.bisect)),  # no rule of the table applies any more
-    Pass("split", lambda g, o, b: split(g)),  # no long reduction with few results
+    Pass("split", lambda g, o, b: split(g, b.machine)),  # no long reduction with few results
     # contractions read their right-hand side along its last dimension
     Pass("layout", lambda g, o, b: layout(g, b.machine, config.pack_constants)),
     Pass("fold", lambda g, o, b: fold(g)),  # no operation on constants alone; packed weights are constants
@@ -146,7 +146,7 @@ class Passes:
     def stages(self, graph: Graph, donate: Sequence[int | tuple[int, int]]) -> Stages:
         """Kernels and plan of a graph on which all passes have run."""
         knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows,
-                              config.fuse_tiles, self.options.strict)
+                              config.fuse_tiles, self.backend.machine.staged, self.options.strict)
 
         def partitioned(g: Graph) -> Partition:
             return tile(fuse(g, knobs), g, knobs, self.backend.machine) if self.options.fuse else separate(g)

@@ -273,7 +273,7 @@ class Printer:
                 self.branch(s)
             case Prefetch():
                 pass
-            case Loop(kind="vector"):
+            case Loop(kind="vector" | "async"):
                 self.vector(s)
             case Loop():
                 self.loop(s)
@@ -295,10 +295,10 @@ class Printer:
 
     def loop(self, s: Loop) -> None:
         """A counted loop in order; ``unroll`` is copied out by the compiler."""
-        if s.kind not in ("serial", "unroll", "vector"):
+        if s.kind not in ("serial", "unroll", "vector", "async"):
             raise XlcNotImplementedError(f"kernel {self.kernel.name}: a loop of kind {s.kind} has no meaning here")
         start, stop = self.value(s.start), self.value(s.stop)
-        unrolled = s.kind in ("unroll", "vector")
+        unrolled = s.kind in ("unroll", "vector", "async")
         if unrolled or (s.start.is_const and s.stop.is_const and s.stop.value - s.start.value <= s.step):
             self.line("#pragma unroll")
         elif s.kind == "serial":
@@ -358,14 +358,7 @@ class Printer:
             return [], []
 
         def together(access: Access) -> bool:
-            b, address, mask = access
-            if b.space not in ("global", "shared") or b in self.unaligned or len(b.shape) != 1 or b.dtype.bytes * s.width > 16 \
-                    or address.free & inside or (mask is not None and mask.free & {*inside, s.var}):
-                return False
-            p = ix.polynomial(address)
-            if p.get((lane,)) != 1 or any(ix.depends(a, lane) for m in p if m != (lane,) for a in m):
-                return False
-            return self.divisor(address - lane) % s.width == 0
+            return not access[1].free & inside and not (access[2] is not None and access[2].free & inside) and self.together(access, lane, s.width)
 
         written = [x.buffer for x in plain if isinstance(x, Store)]
         reads = dict.fromkeys(_access(e) for e in walk(*(e for x in plain for e in expressions(x))) if e.op is LOAD)
@@ -373,6 +366,17 @@ class Printer:
         stores = [(x.buffer, x.index[0], None) for x in plain
                   if isinstance(x, Store) and x.mask is None and written.count(x.buffer) == 1 and x.buffer not in read]
         return [a for a in reads if a[0] not in written and together(a)], [a for a in stores if together(a)]
+
+    def together(self, access: Access, lane: Expr, width: int) -> bool:
+        """Whether the lanes' elements are aligned neighbours in memory, under one mask, that one access may take."""
+        b, address, mask = access
+        if b.space not in ("global", "shared") or b in self.unaligned or len(b.shape) != 1 or b.dtype.bytes * width > 16 \
+                or (mask is not None and ix.depends(mask, lane)):
+            return False
+        p = ix.polynomial(address)
+        if p.get((lane,)) != 1 or any(ix.depends(a, lane) for m in p if m != (lane,) for a in m):
+            return False
+        return self.divisor(address - lane) % width == 0
 
     lane: Expr = const(0)
     unaligned: frozenset[Buffer] = frozenset()

@@ -15,7 +15,7 @@ import numpy as np
 from xlc.errors import XlcError, XlcIndexError, XlcTypeError, XlcValueError
 
 from . import plan as plans
-from .loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, walk
+from .loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, walk
 from .node import Graph, Node, call_of
 from .plan import Branch, Launch, Plan
 from .types import Dim, Type, dtype_of, evaluate
@@ -158,6 +158,8 @@ class _Machine:
                     self.memory[b] = _poison(np.empty([evaluate(n, self.sizes) for n in b.shape], b.dtype.numpy))
                 case Store():
                     self.store(s)
+                case Mma():
+                    self.mma(s)
                 case If(condition, then, orelse):
                     self.run(then if bool(self.evaluate(condition)[0]) else orelse)
                 case Loop():
@@ -173,10 +175,22 @@ class _Machine:
         at = np.broadcast_to(self.position(s.buffer, index, active), shape)
         self.memory[s.buffer].reshape(-1)[at[active]] = np.broadcast_to(value, shape)[active]
 
+    def mma(self, s: Mma) -> None:
+        """Products are exact (of what is left after rounding to tf32), and so is their sum up to f64, before it is added in f32."""
+        thread, a_at, b_at = self.evaluate(s.thread, s.a_at, s.b_at)
+        (m, n, depth), lane = s.shape, int(thread) % 32
+        rows, columns, k = np.arange(0, m, 8) + lane // 4, (np.arange(0, n, 8)[:, None] + lane % 4 * 2 + np.arange(2)).reshape(-1), np.arange(depth)
+        a = self.memory[s.a][self.position(s.a, [a_at + rows[:, None] * s.a_steps[0] + k * s.a_steps[1]], np.asarray(True))]
+        b = self.memory[s.b][self.position(s.b, [b_at + k[:, None] * s.b_steps[1] + columns * s.b_steps[0]], np.asarray(True))]
+        parts = [(a, b)] if s.a.dtype.bits == 16 else _tf32_products(a, b, s.products)
+        total = sum(x.astype(np.float64) @ y.astype(np.float64) for x, y in parts)
+        acc = self.memory[s.acc][int(thread)].reshape(m // 16, n // 8, 2, 2)
+        acc += np.asarray(total).reshape(m // 16, 2, n // 8, 2).transpose(0, 2, 1, 3).astype(np.float32)
+
     def loop(self, s: Loop) -> None:
         start, stop = (int(v) for v in self.evaluate(s.start, s.stop))
         outer = self.variables.get(s.var)
-        if s.kind == "vector":
+        if s.kind in ("vector", "async"):
             if start or stop > s.width:
                 raise XlcValueError(f"kernel {self.kernel.name}: vector loop {s.var} over {start}..{stop} with width {s.width}")
             if stop > 0:
@@ -188,6 +202,17 @@ class _Machine:
                 self.run(s.body)
         if outer is not None:
             self.variables[s.var] = outer
+
+
+def _tf32(x: np.ndarray) -> np.ndarray:
+    """Rounded to 10 bits behind the point, ties away from zero."""
+    bits = ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(x), bits, x)
+
+
+def _tf32_products(a: np.ndarray, b: np.ndarray, products: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    big_a, big_b = _tf32(a), _tf32(b)
+    return [(big_a, big_b)] if products == 1 else [(_tf32(a - big_a), big_b), (big_a, _tf32(b - big_b)), (big_a, big_b)]
 
 
 def _poison(a: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@
     }
 
 Expressions (``Expr``) are scalars: constants, loop variables (i64), named sizes (i64), loads, and elementwise operators. They are
-hash-consed. Statements are ``Loop``, ``Store``, ``Let``, ``Local``, ``If`` and ``Prefetch``. Meaning is sequential, whatever the kinds of
+hash-consed. Statements are ``Loop``, ``Store``, ``Let``, ``Local``, ``If``, ``Prefetch``, ``Mma`` and ``Wait``. Meaning is sequential, whatever the kinds of
 the loops; a kind is a permission:
 
 - ``serial``    in order.
@@ -19,6 +19,7 @@ the loops; a kind is a permission:
                 ones first.
 - ``unroll``    constant bounds; copied out.
 - ``block``, ``thread``  for GPUs.
+- ``async``     as vector, of one store of a load to shared memory: it may take effect as late as the next ``Wait`` that waits for it.
 
 A ``Local`` buffer lives until the end of the enclosing body. space ``register``: small, all indices constant after unrolling and
 vectorising (accumulators); space ``stack``: any index, at most a few KiB per thread, contents undefined at first.
@@ -265,7 +266,36 @@ class Prefetch:
     distance: int = 0
 
 
-Stmt = Store | Let | Local | If | Loop | Prefetch
+@dataclass(frozen=True)
+class Mma:
+    """acc[thread, e] += (sum over k of a[row, k] * b[k, column]), for each element e that the thread owns of a tile of ``shape`` (rows, columns,
+    contracted): the part of this thread in what the 32 threads of a warp do together on tensor cores. Element e = ((i*columns/8 + j)*2 + h)*2 + w
+    is at row i*16 + h*8 + lane//4 and column j*8 + lane%4*2 + w, as the PTX ISA has it (mma.m16n8k16), where lane = thread % 32.
+
+    ``a`` and ``b`` lie in shared memory: (row, k) of a at a_at + row*a_steps[0] + k*a_steps[1], (k, column) of b at b_at + column*b_steps[0] +
+    k*b_steps[1]. Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1), or its three largest partial products are summed (3)."""
+
+    acc: Buffer
+    thread: Expr
+    a: Buffer
+    a_at: Expr
+    a_steps: tuple[int, int]
+    b: Buffer
+    b_at: Expr
+    b_steps: tuple[int, int]
+    shape: tuple[int, int, int]
+    products: int = 1
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Until the ``async`` stores have taken effect that each thread made, but for those in the last ``left`` loops over threads that hold
+    such. It has no effect on values."""
+
+    left: int
+
+
+Stmt = Store | Let | Local | If | Loop | Prefetch | Mma | Wait
 
 
 @dataclass(frozen=True)
@@ -320,6 +350,8 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return (s.value,)
         case Prefetch():
             return s.index
+        case Mma():
+            return s.thread, s.a_at, s.b_at
         case If():
             return (s.condition,)
         case Loop():
@@ -381,5 +413,5 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
 
 from . import index, node  # noqa: E402  (they need Expr; the names are used in functions)
 
-__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Prefetch", "Stmt", "Store", "const",
-           "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]
+__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Mma", "Prefetch", "Stmt", "Store", "Wait",
+           "const", "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]

@@ -16,6 +16,7 @@ class Machine:
     l3: int = 32 << 20
     cores: int = 2
     panels: bool = True  # contractions read their right-hand side from panels as wide as a register tile
+    staged: bool = False  # contractions copy tiles of their operands to fast memory, and many cores work on one (a GPU)
     stacked: bool = True  # what lies between the stages of one kernel may lie on the stack of a thread, a block of rows at a time
 
     def lanes(self, bits: int = 32) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import loops
 from . import plan as plans
-from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store
+from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Prefetch, Stmt, Store, Wait
 from .node import Array
 from .op import Op
 from .parse import Values, number_of
@@ -27,7 +27,7 @@ _INFIX = {"+": ("add", 5), "-": ("subtract", 5), "*": ("multiply", 6), "//": ("f
           ">": ("greater", 4), ">=": ("greater_equal", 4), "==": ("equal", 4), "!=": ("not_equal", 4), "&": ("bitwise_and", 3),
           "|": ("bitwise_or", 2)}
 _LONG_NAMES = {"min": "minimum", "max": "maximum"}
-_LOOP_KINDS = frozenset({"serial", "parallel", "vector", "unroll", "block", "thread"})
+_LOOP_KINDS = frozenset({"serial", "parallel", "vector", "unroll", "block", "thread", "async"})
 
 
 class _Scope:
@@ -226,6 +226,23 @@ class _KernelParser(Values):
         self.scope = outer
         return tuple(body)
 
+    def _mma(self) -> Mma:
+        def element() -> tuple[Buffer, Expr]:
+            buffer = self._buffer_named(self.of("name", "a buffer"))
+            (index,), _ = self._index()
+            return buffer, index
+
+        def integers(word: str, count: int) -> tuple[int, ...]:
+            self.expect(word)
+            return tuple(self.integer() for _ in range(count))
+
+        parts: list[Any] = [*element()]
+        for _ in range(2):
+            self.expect(",")
+            parts += [*element(), integers("steps", 2)]
+        self.expect(",")
+        return Mma(*parts, integers("shape", 3), *integers("products", 1))
+
     def _named_subexpression(self) -> None:
         ref = self.next()
         self.expect("=")
@@ -244,6 +261,10 @@ class _KernelParser(Values):
             index, _ = self._index()
             self.expect("ahead")
             return Prefetch(buffer, tuple(index), self.integer())
+        if word == "mma":
+            return self._mma()
+        if word == "wait":
+            return Wait(self.integer())
         if word == "let":
             name = self.of("name")
             self.expect(":")

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, expressions, statements, walk
+from .loops import Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Prefetch, Stmt, Store, Wait, expressions, statements, walk
 from .node import Array, Graph, Node, bodies
 from .op import Op
 from .parse import RESERVED, parse_graph
@@ -346,6 +346,12 @@ def _print_body(body: Sequence[Stmt], indent: str, emit: Callable[[str], None], 
                 emit(f"{indent}{s.buffer.name}[{', '.join(index)}] = {texts[k]}{mask}")
             case Prefetch():
                 emit(f"{indent}prefetch {s.buffer.name}[{', '.join(texts)}] ahead {s.distance}")
+            case Mma():
+                a, b = (" ".join(map(str, steps)) for steps in (s.a_steps, s.b_steps))
+                emit(f"{indent}mma {s.acc.name}[{texts[0]}], {s.a.name}[{texts[1]}] steps {a}, {s.b.name}[{texts[2]}] steps {b}, "
+                     f"shape {' '.join(map(str, s.shape))} products {s.products}")
+            case Wait():
+                emit(f"{indent}wait {s.left}")
             case Let():
                 emit(f"{indent}let {s.name}: {s.value.dtype} = {texts[0]}")
             case Local():

@@ -16,17 +16,17 @@ from typing import Any, NoReturn
 
 from ..errors import XlcValueError
 from . import plan as plans
-from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, statements, walk
+from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, const, expressions, statements, walk
 from .loops import size as size_expr
 from .node import Graph, Node, bodies
 from .plan import ALIGNMENT, PLACES, Branch, Entry, Launch, Plan, Slot
 from .prove import Prover, flat_index
 from .races import CONCURRENT, Access, conflicts, replay, works_in_place
 from .sizes import at, at_most
-from .types import Dim, Type, bool_, evaluate, i64, u8
+from .types import Dim, Type, bf16, bool_, evaluate, f16, f32, i64, u8
 
 SPACES = ("global", "register", "stack", "shared")
-KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread")
+KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread", "async")
 SAMPLES = (0, 1, 2, 3, 7, 64, 100, 1000)  # sizes at which what is not proved about a plan is at least tried
 
 
@@ -137,6 +137,8 @@ class _KernelChecker:
                 match s:
                     case Store():
                         self.store(s)
+                    case Mma():
+                        self.mma(s)
                     case Let():
                         self.variables[s.name] = s.value.dtype
                         stack.enter_context(self.prover.let(s.name, s.value))
@@ -170,8 +172,11 @@ class _KernelChecker:
             self.fail(f"the parallel loop {s.var} is not the single outermost statement")
         if s.kind == "unroll" and not (s.start.is_const and s.stop.is_const):
             self.fail(f"the unrolled loop {s.var} has bounds that are not constant: {s.start}..{s.stop}")
-        if s.kind == "vector":
+        if s.kind in ("vector", "async"):
             self.check_vector(s)
+        if s.kind == "async" and not (len(s.body) == 1 and isinstance(s.body[0], Store) and s.body[0].buffer.space == "shared"
+                                      and s.body[0].value.op is LOAD):
+            self.fail(f"the async loop {s.var} holds other than one store of a load to shared memory")
         self.variables[s.var] = i64
         with self.prover.loop(s.var, s.start, s.stop, s.step):
             self.loops.append(s)
@@ -238,6 +243,20 @@ class _KernelChecker:
             position = flat_index([self.prover.poly(i) for i in s.index], [self.prover.poly(size_expr(d)) for d in s.buffer.shape])
             if not any(m and any(a.op is VAR and a["name"] == lanes.var for x in m for a in walk(x)) for m in position):
                 self.unproven.append(f"all lanes of {lanes.var} write the same element of {s.buffer.name}")
+
+    def mma(self, s: Mma) -> None:
+        rows, columns, depth = s.shape
+        step = 16 if s.a.dtype.bits == 16 else 8
+        if s.a.dtype is not s.b.dtype or s.a.dtype not in (f16, bf16, f32) or s.acc.dtype is not f32:
+            self.fail(f"mma on {s.a.dtype} and {s.b.dtype}, summed in {s.acc.dtype}: expected two of f16, bf16 or f32, summed in f32")
+        if rows % 16 or columns % 16 or depth % step or s.products not in (1, 3):
+            self.fail(f"mma of the shape {s.shape} in {s.products} products: expected multiples of (16, 16, {step}), in 1 or 3")
+        if s.acc.space != "register" or s.acc.shape[1:] != (rows * columns // 32,) or s.a.space != "shared" or s.b.space != "shared":
+            self.fail(f"mma of the shape {s.shape} adds to {s.acc.name}, {s.acc.dtype}{list(s.acc.shape)} {s.acc.space}")
+        self.access(s.acc, (s.thread, const(0)), None, True)
+        for b, at, steps, n in ((s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)):
+            self.access(b, (at,), None, False)
+            self.access(b, (at + ((n - 1) * steps[0] + (depth - 1) * steps[1]),), None, False)
 
     def access(self, b: Buffer, index: Sequence[Expr], mask: Expr | None, write: bool) -> None:
         what = f"{b.name}[{', '.join(map(str, index))}]"

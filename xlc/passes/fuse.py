@@ -22,7 +22,7 @@ from typing import Any
 from xlc.errors import XlcError
 from xlc.ir.loops import var
 from xlc.ir.node import Graph, Node, call_of
-from xlc.ir.types import product
+from xlc.ir.types import f32, product
 
 from .cost import costs
 from .group import Group, Index, Partition, in_memory, is_anchor, is_free, needed_at
@@ -38,6 +38,7 @@ class FusionOptions:
     contractions: bool = True
     rows: bool = True  # a reduction together with consumers that need the whole row again (softmax)
     tiles: bool = True  # what a contraction reads, another contraction itself, a block of rows at a time (attention)
+    halves: bool = False  # a contraction reads f16 and bf16 that are widened for it as they are (its kernel widens, or has no need to)
     strict: bool = False  # every reduction adds in the order that it has on its own
 
 
@@ -114,7 +115,8 @@ class _Fuser:
         operand = [c for c in self.uses[n] if c in g.at and (is_anchor(c) or c in g.operands)]
         if operand:
             contracts = g.anchor is not None and g.anchor.op.kind == "contraction"
-            if n.op.kind == "view" and len(n.operands) == 1 and not at and contracts:
+            through = n.op.kind == "view" and len(n.operands) == 1 or self.options.halves and _widens(n)
+            if through and not at and contracts:
                 return None
             return "control flow works on what lies in memory" if g.kind == "control" else \
                 "an operand of a contraction, sort or scatter is read many times"
@@ -251,6 +253,10 @@ class _Fuser:
         if len(order) != len(self.groups):
             raise XlcError("fusion made groups that need each other; please report this graph", self.nodes[-1].loc)
         return tuple(order)
+
+
+def _widens(n: Node) -> bool:
+    return n.op.name == "cast" and n.dtype is f32 and n.args[0].dtype.is_float and n.args[0].dtype.bits == 16
 
 
 def fuse(graph: Graph, options: FusionOptions = FusionOptions()) -> Partition:

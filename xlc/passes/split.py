@@ -1,25 +1,79 @@
-"""Long reductions with few results are cut in two, so that all threads can work and the order of a sum is fixed.
+"""Long reductions and contractions with few results are cut in two, so that all threads can work and the order of a sum is fixed.
 
     %0: f32[] = sum(%x) {axes=(0,)}        %x: f32[1000003]
     ->
     %0: f32[64,15625] = reshape(slice(%x)),  %1: f32[64] = sum(%0) {axes=(1,)},  %2: f32[1] = sum(slice(%x)) ...
     %3: f32[] = sum(concat(%1, %2)) {axes=(0,)}
 
+    %0: f32[64,64] = dot(%x, %y) {contract=((0,), (0,))}        %x, %y: f32[100352,64]        (a machine of 132 cores)
+    ->
+    %0: f32[98,64,64] = dot(reshape(%x), reshape(%y)) {contract=((1,), (1,)), batch=((0,), (0,))},  %1 = sum(%0) {axes=(0,)}
+
 Invariant established: a reduction with fewer than FEW_ROWS results reduces at most LONG elements for each, unless a size is symbolic.
-The number of pieces depends on the shape alone: results do not depend on the number of threads.
+The number of pieces depends on the shape, and for a contraction on the processor: results do not depend on the number of threads. Contractions
+are cut for GPUs alone, where the results, a tile for each core, leave most of them idle.
 """
 
 from __future__ import annotations
 
+from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node
 from xlc.ir.op import lookup
 from xlc.ir.types import f32, product
 
+from .layout import free_dimensions
+
 FEW_ROWS, LONG, PIECES = 16, 1 << 16, 64
+TILE, PIECE = 64, 1024  # of a contraction: rows and columns that a core works on, contracted elements that are worth a piece
 
 
-def split(graph: Graph) -> Graph:
-    return graph.rebuild(_split)
+def split(graph: Graph, machine: Machine) -> Graph:
+    def cut(n: Node, args: tuple[Node, ...]) -> Node | None:
+        return _split_dot(n, args, machine.cores) if machine.staged and n.op.kind == "contraction" else _split(n, args)
+
+    return graph.rebuild(cut)
+
+
+def _split_dot(n: Node, args: tuple[Node, ...], cores: int) -> Node | None:
+    (lc, rc), (lb, rb) = n["contract"], n["batch"]
+    left, right = free_dimensions(n)
+    sizes = [product(x.shape[d] for d in dims) for x, dims in zip((args[0], args[1], args[0], args[0]), (left, right, lb, lc), strict=True)]
+    rows, columns, batch, depth = (s if isinstance(s, int) else 0 for s in sizes)
+    if not n.dtype.is_float or not rows * columns * batch * depth:
+        return None
+    few = min(rows, columns) <= TILE // 8
+    tiles = batch * (-(-rows * columns * 8 // (TILE * TILE)) if few else -(-rows // TILE) * -(-columns // TILE))
+    k = max(range(len(lc)), key=lambda j: args[0].shape[lc[j]])
+    extent = args[0].shape[lc[k]]
+    assert isinstance(extent, int)
+    most = min(-(-2 * cores // tiles), depth // PIECE, extent)
+    pieces = next((p for p in range(most, most // 2, -1) if extent % p == 0), most)
+    if tiles * 2 > cores or pieces < 2:
+        return None
+    wide = n.dtype.bits == 16
+    x, y = (lookup("cast")(a, dtype=f32) if wide else a for a in args)
+    whole = extent // pieces * pieces
+
+    def moved(dims: tuple[int, ...], cut: int) -> tuple[int, ...]:
+        return tuple(d + (d >= cut) for d in dims)
+
+    partial = n.op(_in_pieces(x, lc[k], pieces), _in_pieces(y, rc[k], pieces), contract=(moved(lc, lc[k]), moved(rc, rc[k])),
+                   batch=((*moved(lb, lc[k]), lc[k]), (*moved(rb, rc[k]), rc[k])))
+    total = lookup("sum")(partial, axes=(len(lb),))
+    if whole != extent:
+        rest = (lookup("slice")(a, **_bounds(a, d[k], whole, extent)) for a, d in ((x, lc), (y, rc)))
+        total = lookup("add")(total, n.op(*rest, **n.attributes))
+    return lookup("cast")(total, dtype=n.dtype) if wide else total
+
+
+def _in_pieces(x: Node, axis: int, pieces: int) -> Node:
+    """That dimension as two, (pieces, elements of each), without what is left."""
+    extent = x.shape[axis]
+    assert isinstance(extent, int)
+    each = extent // pieces
+    if each * pieces != extent:
+        x = lookup("slice")(x, **_bounds(x, axis, 0, each * pieces))
+    return lookup("reshape")(x, shape=(*x.shape[:axis], pieces, each, *x.shape[axis + 1:]))
 
 
 def _split(n: Node, args: tuple[Node, ...]) -> Node | None:

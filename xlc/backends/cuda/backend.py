@@ -63,7 +63,7 @@ class CudaBackend:
     def machine(self) -> Gpu:
         c = chip(self.device.arch)
         c = getattr(self.device, "chip", c)
-        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, panels=False, stacked=False,
+        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, panels=False, staged=True, stacked=False,
                    arch=self.device.arch, shared=c.shared_block)
 
     @property

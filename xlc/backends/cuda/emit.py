@@ -20,14 +20,35 @@ from math import prod
 
 from xlc.backends.cstyle import Printer, Value
 from xlc.errors import XlcNotImplementedError
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, const, expressions, statements, var, walk
+from xlc.ir.loops import (
+    LOAD,
+    Buffer,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Local,
+    Loop,
+    Mma,
+    Stmt,
+    Store,
+    Wait,
+    const,
+    expressions,
+    statements,
+    substitute,
+    var,
+    walk,
+)
 from xlc.ir.types import product
 
 from .scalar import SCALARS, TYPES
+from .tensor_cores import mma_lines
 
 THREADS = 256
 WARP = 32
 ALIGNMENT = 128  # of what lies in shared memory
+COPIES = (4, 8, 16)  # bytes that may be copied to shared memory in the background
 
 Touched = Mapping[Buffer, str]  # buffer -> "r", "w" or "rw"
 
@@ -125,6 +146,8 @@ class _Emitter(Printer):
                     pending = _joined(pending, self.touches(s))
                 case Loop(kind="serial" | "unroll"):
                     pending = self.uniform_loop(s, pending)
+                case Wait(left):
+                    self.line(f"xlc_cp_wait<{left}>();")
                 case _:
                     raise XlcNotImplementedError(f"kernel {self.kernel.name}: {type(s).__name__} stands outside of a loop over threads")
             if not isinstance(s, Let):
@@ -178,6 +201,9 @@ class _Emitter(Printer):
                 for e in walk(*expressions(x)):
                     if e.op is LOAD:
                         uses.setdefault(e["buffer"], set()).add("r")
+                if isinstance(x, Mma):
+                    uses.setdefault(x.a, set()).add("r")
+                    uses.setdefault(x.b, set()).add("r")
                 if isinstance(x, Store):
                     uses.setdefault(x.buffer, set()).add("w")
             found = {b: "".join(sorted(u)) for b, u in uses.items() if b.space != "register" and b not in self.readonly}
@@ -218,8 +244,37 @@ class _Emitter(Printer):
         self.thread = var(s.var)
         self.variable(s.var, Value("t", True, (0.0, THREADS - 1.0)))
         super().body(s.body)
+        if any(isinstance(x, Loop) and x.kind == "async" for x in statements(s.body)):
+            self.line("xlc_cp_commit();")
         self.thread = None
         self.leave()
+
+    def statement(self, s: Stmt) -> None:
+        match s:
+            case Mma():
+                a, b = (f"{self.names[x]} + {self.value(at).text}" for x, at in ((s.a, s.a_at), (s.b, s.b_at)))
+                self.enter("")
+                for line in mma_lines(s, self.names[s.acc], a, b):
+                    self.line(line)
+                self.leave()
+            case Loop(kind="async") if self.copied(s):
+                pass
+            case _:
+                super().statement(s)
+
+    def copied(self, s: Loop) -> bool:
+        """Prints an async loop as one copy past the registers, if its lanes lie side by side on both sides."""
+        (store,), lane = s.body, var(s.var)
+        assert isinstance(store, Store)
+        access = store.value["buffer"], store.value.args[0], store.value.args[-1] if store.value["masked"] else None
+        if store.buffer.dtype.bytes * s.width not in COPIES or not self.together(access, lane, s.width) \
+                or not self.together((store.buffer, store.index[0], None), lane, s.width):
+            return False
+        into, source = (self.value(substitute(at, {lane: const(0)})).text for at in (store.index[0], access[1]))
+        mask = "" if access[2] is None else f", {self.value(access[2]).text}"
+        self.line(f"xlc_cp_async{store.buffer.dtype.bytes * s.width}{'_zfill' if mask else ''}"
+                  f"({self.names[store.buffer]} + {into}, {self.names[access[0]]} + {source}{mask});")
+        return True
 
     def offset(self, b: Buffer, index: Sequence[Expr]) -> Expr:
         if b not in self.rows:

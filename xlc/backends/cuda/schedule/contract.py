@@ -1,255 +1,77 @@
-"""Schedules of contractions on a GPU: a tile of the result for each block, a part of it in the registers of each thread.
+"""Schedules of contractions on a GPU, and the choice among them.
 
-    block b {                                                  tiles in an order in which neighbours share rows and columns in the L2
-      local sa, sb shared;  local acc: f32[256,64] register
-      thread t { stage tile 0 }
-      serial kt { thread t { load tile kt+1 into registers;  acc += (columns of sa) x (rows of sb);  put the registers into the other slot } }
-      thread t { y[row, col] = epilogue(acc) }
-    }
+    few       few rows, or few columns: bound by reading the other operand
+    tensor    f16 and bf16 (and f32 as tf32, where ``matmul_precision`` allows it) by tensor cores
+    tiled     everything else: multiplications of single threads
 
-Operands are staged through the inliner, so any view in front of them (a window, a transposed one, padding) is read where it lies, and a
-convolution is an implicit matrix product. Each sum is one chain of fused multiply-adds in the order of the contracted dimension, in f32 for
-halves; integers below 32 bits are summed in 32 and cut, which wraps as if each step had been.
+The tile is the one with the least estimated time: tiles are computed in rounds of one for each multiprocessor; within a tile, multiplications
+and reads of shared memory count. The shape, dtypes and the chip decide, never what is fused, so a sum has one order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var
-from xlc.ir.machine import Machine
-from xlc.ir.op import lookup
-from xlc.ir.types import DType, Size, f32, i32, product
+from xlc.ir.loops import Stmt
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
-from xlc.schedule.nest import Dimension, decode, stored
 from xlc.schedule.product import Product
 
-from .bind import T, blocks, pieces, threads
-from .operand import LANE, TRUE, Operand, Staged, divides, extent, position
+from .contraction import Contraction
+from .few import few_rows
+from .operand import extent
+from .tensor import OnTensorCores, products
+from .tiled import SIDE, Tile, Tiled
 
-SIDE = 16  # threads along each side of a tile
-ROWS, COLUMNS = 4, 8  # lanes of a warp along the sides of its part
-TOGETHER = range(8, 3, -1)  # tile rows that are worked on together, so that their columns are read from L2
+if TYPE_CHECKING:
+    from ..backend import Gpu
+
 UNKNOWN = 4096  # what a symbolic size is taken for
-KT = var("kt")
 
 
-def wide(d: DType) -> DType:
-    """What products of this dtype are summed in."""
-    return f32 if d.is_float and d.bits == 16 else i32 if d.is_int and d.bits < 32 else d
-
-
-def lower_contraction(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
+def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]:
     dot = group.anchor
     assert dot is not None
     if any(s == 0 for s in dot.shape):
         return ()
-    what = Contraction(Product(group, dot, places))
-    return tuple(Tiled(what, choose_tile(what, machine)).nest())
+    c = Contraction(Product(group, dot, places))
+    few = few_rows(c, machine)
+    if few is not None:
+        return tuple(few)
+    taken = products(c, machine.arch)
+    if taken is not None:
+        return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0].bytes), *taken).nest())
+    return tuple(Tiled(c, register_tile(c, machine)).nest())
 
 
-class Contraction:
-    """A contraction as a product of matrices ``a`` and ``b``, and what is done with each of its elements."""
+def register_tile(c: Contraction, machine: Gpu) -> Tile:
+    """For multiplications of single threads: a thread has rows/16 x columns/16 sums, and reads as many rows and columns."""
+    sides = [s for s in (32, 64, 128) if s <= (128 if c.dtype.bits <= 32 else 64)]
+    shallow = isinstance(c.depth, int) and c.depth <= 8
+    tiles = [Tile(r, s, 8 if shallow or r * s >= 128 * 64 else 16) for r in sides for s in sides]
 
-    def __init__(self, p: Product):
-        self.product = p
-        self.dtype = wide(p.dot.dtype)
-        self.batch, ms, ns, ks = (tuple(Dimension(v, p.extents[v]) for v in vs) for vs in (p.batch, p.ms, p.ns, p.ks))
-        self.a, self.b = Operand("a", p.a, ms, ks), Operand("b", p.b, ns, ks)
-
-    @property
-    def rows(self) -> Size:
-        return extent(self.a.free)
-
-    @property
-    def columns(self) -> Size:
-        return extent(self.b.free)
-
-    @property
-    def depth(self) -> Size:
-        return extent(self.a.ks)
-
-    def added(self, acc: Expr, a: Expr, b: Expr) -> Expr:
-        """acc + a*b; of bools, whether any pair is true."""
-        if self.dtype.is_float:
-            return lookup("fma")(a, b, acc)
-        return acc | (a & b) if self.dtype.kind == "b" else acc + a * b
-
-    def zero(self) -> Expr:
-        return const(0, self.dtype)
-
-    def finish(self, done: Expr, row: Expr, column: Expr, lane: Expr = const(0)) -> list[Stmt]:  # noqa: B008  (an immutable value)
-        """Everything that follows, for one element of the result: (row, column + lane)."""
-        p = self.product
-        at = {**position(self.a.free, row), **position(self.b.free, column, lane)}
-        result = {p.acc_value: done if done.dtype is p.dot.dtype else lookup("cast")(done, dtype=p.dot.dtype)}
-        memo: dict[Expr, Expr] = {}
-        return stored([(p.buffers[r], substitute(w, at), substitute(substitute(v, at, memo), result))
-                       for r, w, v in zip(p.group.roots, p.where, p.values, strict=True)])
-
-
-# ------------------------------------------------------------------------------------------------ which tile
-
-
-@dataclass(frozen=True)
-class Tile:
-    """``rows`` x ``columns`` of the result, ``depth`` contracted elements at a time."""
-
-    rows: int
-    columns: int
-    depth: int
-
-    def cycles(self) -> float:
-        """For one contracted element, up to a factor: multiplications, and reading operands from shared memory."""
-        high, across = self.rows // SIDE, self.columns // SIDE
+    def cycles(t: Tile) -> float:
+        high, across = t.rows // SIDE, t.columns // SIDE
         return high * across / 4 + (high + across) / 2
 
+    return min(tiles, key=lambda t: (rounds(c, t, machine) * cycles(t), t.rows * t.columns))
 
-def choose_tile(c: Contraction, machine: Machine) -> Tile:
-    """The tile with which the chip takes the least time: large ones read less, small ones occupy all of it."""
-    most = 128 if c.dtype.bits <= 32 else 64
+
+def tensor_tile(c: Contraction, machine: Gpu, size: int) -> Tile:
+    """For tensor cores, elements of ``size`` bytes: 1024 multiplications in a cycle, and 128 bytes from shared memory, where a warp reads
+    rows/2 and columns/4."""
+    tiles = [Tile(r, s, 64 // size) for r in (64, 128) for s in (64, 128)]
+
+    def cycles(t: Tile) -> float:
+        return t.rows * t.columns / 1024 + (t.rows / 2 + t.columns / 4) * size * 8 / 128 / 2
+
+    return min(tiles, key=lambda t: (rounds(c, t, machine) * cycles(t), t.rows * t.columns))
+
+
+def rounds(c: Contraction, t: Tile, machine: Gpu) -> int:
+    """How often every multiprocessor works on a tile."""
     batch, rows, columns = (s if isinstance(s, int) else UNKNOWN for s in (extent(c.batch), c.rows, c.columns))
-
-    def time(t: Tile) -> tuple[float, int]:
-        tiles = batch * -(-rows // t.rows) * -(-columns // t.columns)
-        return -(-tiles // machine.cores) * t.cycles(), t.rows * t.columns
-
-    sides = [s for s in (32, 64, 128) if s <= most]
-    shallow = isinstance(c.depth, int) and c.depth <= 8
-    return min((Tile(r, s, 8 if shallow or r * s >= 128 * 64 else 16) for r in sides for s in sides), key=time)
+    return -(-batch * -(-rows // t.rows) * -(-columns // t.columns) // machine.cores)
 
 
-def tile_order(batch: Sequence[Dimension], down: Size, across: Size, body: Callable[[Expr, Expr], Sequence[Stmt]]) -> list[Stmt]:
-    """One block for each of batch x down x across tiles. Several rows of tiles (or columns) are worked on together."""
-    high, broad = _together(down), _together(across)
-    mt, nt = var("mt"), var("nt")
-    rows_inside = high >= broad
-    many, few, within = (down, across, high) if rows_inside else (across, down, broad)
-    outer = Dimension(var("g"), many // within if isinstance(many, int) else many)
-    dims = [*batch, *(d for d in (outer, Dimension(nt if rows_inside else mt, few), Dimension(var("h"), within)) if d.extent != 1)]
-    known = {d.var for d in dims}
-
-    def here(v: Expr) -> Expr:
-        return v if v in known else const(0)
-
-    grouped = here(outer.var) * within + here(var("h"))
-    b = var("b")
-    with ix.ranges({d.var: size(d.extent) for d in dims}):
-        lets = decode(dims, b) if dims else []
-        place = (grouped, here(nt)) if rows_inside else (here(mt), grouped)
-        return [blocks(product(d.extent for d in dims), *lets, *body(*place))]
-
-
-def _together(n: Size) -> int:
-    if not isinstance(n, int):
-        return 1
-    return n if n <= TOGETHER.start else next((d for d in TOGETHER if n % d == 0), 1)
-
-
-# ------------------------------------------------------------------------------------------------ tiles in registers
-
-
-class Tiled:
-    """Every thread owns a part of the tile of rows/16 x columns/16 elements, in groups of neighbours that are read from shared memory by
-    one access; the lanes of a warp are 4 x 8 of these, so that it reads few different ones."""
-
-    def __init__(self, c: Contraction, tile: Tile):
-        self.c, self.tile = c, tile
-        pad = 16 // c.dtype.bytes
-        self.a, self.b = (Staged(o, n, tile.depth, c.dtype, 1, n + pad, 2) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
-        self.high, self.across = tile.rows // SIDE, tile.columns // SIDE
-        self.acc = Buffer("acc", c.dtype, (256, self.high * self.across), "register")
-
-    def nest(self) -> list[Stmt]:
-        c, t = self.c, self.tile
-        return tile_order(c.batch, pieces(c.rows, t.rows), pieces(c.columns, t.columns), self.block)
-
-    def block(self, mt: Expr, nt: Expr) -> list[Stmt]:
-        first, row, column = (self.a, self.b), var("row"), var("col")
-        place = (row, column)
-        steps = pieces(self.c.depth, self.tile.depth)
-        e = var("e")
-        wide = self.acc.shape[1]
-        assert isinstance(wide, int)
-        zero = Loop("e", const(0), const(wide), 1, "vector", (Store(self.acc, (T, e), self.c.zero()),), wide)
-
-        def staged(step: Expr) -> list[Stmt]:
-            return [x for s, p in zip(first, place, strict=True) for x in s.fetch(p, step * self.tile.depth)]
-
-        def kept(step: Expr) -> list[Stmt]:
-            return [x for s in first for x in s.keep(step % 2)]
-
-        registers = [Local(s.registers) for s in first]
-        with ix.ranges({KT: size(steps), T: const(256)}):
-            more = KT + 1 < size(steps) if steps != 1 else const(False, TRUE.dtype)
-            ahead = [*registers, *_if(more, staged(KT + 1)), *self.multiply(KT % 2), *_if(more, kept(KT + 1))]
-            inner = [Loop("kt", const(0), size(steps), 1, "serial", (threads(*(ahead if steps != 1 else self.multiply(KT % 2))),))]
-        start = [*registers, zero, *staged(const(0)), *kept(const(0))] if steps != 0 else [zero]
-        return [Let("row", mt * self.tile.rows), Let("col", nt * self.tile.columns), *(Local(s.buffer) for s in first), Local(self.acc),
-                threads(*start), *inner, threads(*self.epilogue(row, column))]
-
-    # -- who owns what ----------------------------------------------------------------------------
-
-    @property
-    def neighbours(self) -> int:
-        """Rows, or columns, of a thread that lie side by side at most."""
-        return 16 // self.c.dtype.bytes if self.c.dtype.bytes >= 4 else 4
-
-    def places(self, count: int, lanes: int, down: bool) -> tuple[int, Callable[[Expr], Expr]]:
-        """How many of a thread's ``count`` rows (columns) lie side by side, and where in the tile group number g of them begins."""
-        near = min(count, self.neighbours)
-        lane, warp = T % 32, T // 32
-        own, part = (lane // COLUMNS, warp // 2) if down else (lane % COLUMNS, warp % 2)
-        return near, lambda g: part * (lanes * count) + g * (lanes * near) + own * near
-
-    def multiply(self, slot: Expr) -> list[Stmt]:
-        """The tiles in a slot multiplied."""
-        k, g, e = var("k"), var("g_"), var("e")
-        out: list[Stmt] = []
-        fragments = []
-        for s, count, lanes in ((self.a, self.high, ROWS), (self.b, self.across, COLUMNS)):
-            near, place = self.places(count, lanes, s is self.a)
-            f = Buffer(f"f{s.operand.name}", s.dtype, (count,), "register")
-            at = slot * s.pitch + k * s.k_step + place(g) + LANE
-            read = Loop("v", const(0), const(near), 1, "vector", (Store(f, (g * near + LANE,), load(s.buffer, (at,))),), near)
-            out += [Local(f), Loop("g_", const(0), const(count // near), 1, "unroll", (read,))]
-            fragments.append(f)
-        n = self.high * self.across
-        with ix.ranges({e: const(n)}):
-            a, b = load(fragments[0], (e // self.across,)), load(fragments[1], (e % self.across,))
-        out.append(Loop("e", const(0), const(n), 1, "vector", (Store(self.acc, (T, e), self.c.added(load(self.acc, (T, e)), a, b)),), n))
-        return [Loop("k", const(0), const(self.tile.depth), 1, "unroll", tuple(out))]
-
-    def epilogue(self, row: Expr, column: Expr) -> list[Stmt]:
-        i, g = var("i"), var("g_")
-        near_rows, row_of = self.places(self.high, ROWS, True)
-        near, column_of = self.places(self.across, COLUMNS, False)
-        with ix.ranges({i: const(self.high), g: const(self.across // near), T: const(256)}):
-            at = row + row_of(i // near_rows) + i % near_rows
-            inside = finished(self.c, self.tile, at, column + column_of(g), near, lambda lane: load(self.acc, (T, i * self.across + g * near + lane)))
-        return [Loop("i", const(0), const(self.high), 1, "unroll", (
-            Loop("g_", const(0), const(self.across // near), 1, "unroll", tuple(inside)),))]
-
-
-def finished(c: Contraction, tile: Tile, row: Expr, column: Expr, near: int, acc: Callable[[Expr], Expr]) -> list[Stmt]:
-    """What follows the contraction at ``near`` neighbouring columns, where these exist; as vectors where they exist together."""
-    x, y, z = var("x"), var("y"), var("z")
-    edge = TRUE if divides(tile.rows, c.rows) else x < size(c.rows)
-    beyond = not divides(tile.columns, c.columns)
-    lets: list[Stmt] = [Let("x", row), Let("y", column)]
-    if c.b.free and divides(near, c.b.free[-1].extent):
-        edge = edge & (y < size(c.columns)) if beyond else edge
-        return [*lets, *_if(edge, [Loop("v", const(0), const(near), 1, "vector", tuple(c.finish(acc(LANE), x, y, LANE)), near)])]
-    inside = c.finish(acc(LANE), x, z)
-    each = Loop("v", const(0), const(near), 1, "unroll", (Let("z", y + LANE), *_if(z < size(c.columns) if beyond else TRUE, inside)))
-    return [*lets, *_if(edge, [each])]
-
-
-def _if(condition: Expr, body: Sequence[Stmt]) -> list[Stmt]:
-    return list(body) if condition is TRUE else [If(condition, tuple(body))]
-
-
-__all__ = ["Contraction", "Tile", "Tiled", "choose_tile", "finished", "lower_contraction", "tile_order", "wide"]
+__all__ = ["lower_contraction", "register_tile", "tensor_tile"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Stmt, Store, const, load, size, substitute, var, walk
 from xlc.ir.op import lookup
-from xlc.ir.types import DType, Size, bool_, product
+from xlc.ir.types import DType, Size, bool_, f32, product
 from xlc.schedule.nest import Dimension
 
 from .bind import THREADS, T
@@ -38,6 +38,12 @@ def extent(dims: Sequence[Dimension]) -> Size:
 
 def divides(n: int, s: Size) -> bool:
     return isinstance(s, int) and s % n == 0
+
+
+def stripped(value: Expr) -> Expr:
+    """A value of 16 bits that is only widened, before that."""
+    inner = value.args[0] if value.op.name == "cast" else value
+    return inner if inner.dtype.is_float and inner.dtype.bits == 16 and value.dtype is f32 else value
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Staged:
             fast, slow = (number % across) * lanes, number // across
             inside = list(body(*((slow, fast) if o.along_k else (fast, slow)), q))
         if count < THREADS:
-            inside = [If(T < count, tuple(inside))]
+            inside = [If(count > T, tuple(inside))]
         return inside if trips == 1 else [Loop("q", const(0), const(trips), 1, "unroll", tuple(inside))]
 
     def fetch(self, first: Expr, start: Expr) -> list[Stmt]:
@@ -146,6 +152,19 @@ class Staged:
                 return Loop("v", const(0), const(lanes), 1, "vector", (Store(into, (q * lanes + LANE,), self.widened(e)),), lanes)
 
             return [moved(value)] if condition is TRUE else [If(condition, (moved(value),), (moved(other),))]
+
+        return self.vectors(vector)
+
+    def copy(self, first: Expr, start: Expr, slot: Expr) -> list[Stmt]:
+        """The part of this thread of a tile straight to its slot, in the background; for an operand that is a load."""
+        lanes, o = self.lanes, self.operand
+        step = self.k_step if o.along_k else self.row_step
+
+        def vector(row: Expr, k: Expr, q: Expr) -> list[Stmt]:
+            condition, value, _ = o.at(first + row, start + k, self.edge(first + row, start + k), LANE, o.along_k)
+            into = slot * self.pitch + row * self.row_step + k * self.k_step + LANE * step
+            moved = load(value["buffer"], value.args[:1], condition)
+            return [Loop("v", const(0), const(lanes), 1, "async", (Store(self.buffer, (into,), moved),), lanes)]
 
         return self.vectors(vector)
 
@@ -170,4 +189,4 @@ class Staged:
         return self.vectors(vector)
 
 
-__all__ = ["LANE", "TRUE", "Operand", "Staged", "divides", "extent", "position"]
+__all__ = ["LANE", "TRUE", "Operand", "Staged", "divides", "extent", "position", "stripped"]

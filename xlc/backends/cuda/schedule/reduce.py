@@ -287,7 +287,7 @@ class _Nest:
             lets, merged = _tree(f.monoid.merge, [tuple(load(m, (at,)) for m in memory) for at in theirs], f"m{k}")
             into = states[k] = self.state(k, f, "_all")
             taken += [*lets, *(Store(b, (T, w), e) for b, e in zip(into, merged, strict=True))]
-        first = T % WARP < const(team.kept)
+        first = const(team.kept) > T % WARP
         put = [If(first, tuple(each(left)))] if team.kept < WARP else each(left)
         take = each(taken) if shared else [If(team.lane.equals(0), tuple(each(taken)))]
         return [threads(*put), threads(*take)]

@@ -29,7 +29,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Inliner, Places, address
 from xlc.schedule.nest import Dimension, decode, power_of_two
 
-from .bind import B, T, THREADS, blocks, pieces, positions, threads
+from .bind import THREADS, B, T, blocks, pieces, positions, threads
 
 WARP = 32
 EACH = 4  # neighbours of a thread

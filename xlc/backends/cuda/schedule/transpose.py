@@ -21,7 +21,7 @@ from xlc.ir.types import product
 from xlc.schedule.nest import Dimension, decode, stored
 from xlc.schedule.transpose import Place, turned
 
-from .bind import B, T, THREADS, blocks, pieces, threads
+from .bind import THREADS, B, T, blocks, pieces, threads
 
 TILE = 32
 ROWS = THREADS // TILE  # of a tile that a block reads or writes at a time

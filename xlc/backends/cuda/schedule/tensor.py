@@ -1,0 +1,104 @@
+"""Contractions on tensor cores: f16 and bf16, summed in f32; f32 as tf32, where the knob ``matmul_precision`` allows that.
+
+    block b {
+      thread t { tile 0 -> slot 0 }  thread t { tile 1 -> slot 1 }                                   in the background (async)
+      serial kt { wait 1;  thread t { tile kt+2 -> slot (kt+2)%3;  mma acc[t], sa[...], sb[...] } }    each warp a part of the tile
+      thread t { y[row, col] = epilogue(acc) }
+    }
+
+An operand lies in shared memory as it does in global memory (contracted elements side by side, or rows), padded so that the eight rows of a
+fragment are in different banks. What is more than a copy (an operator in front, neighbours that are none) goes through registers instead, in
+two slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xlc import config
+from xlc.ir import index as ix
+from xlc.ir.loops import LOAD, Buffer, Expr, Loop, Mma, Stmt, Wait, const, load, size, var
+from xlc.ir.types import DType, f32
+
+from .bind import T, pieces, threads
+from .contraction import Contraction, guarded
+from .operand import Operand, Staged, stripped
+from .tiled import KT, Tile, Tiled, finished
+
+STAGES = 3
+DOWN, ACROSS = 2, 4  # warps along the sides of a tile
+PRODUCTS = {"highest": 0, "high": 3, "default": 1}
+
+
+def products(c: Contraction, arch: str) -> tuple[DType, int] | None:
+    """The dtype in which tensor cores of this chip take the operands of a contraction, and in how many products; None where they do not."""
+    chip = int(arch.removeprefix("sm_").rstrip("af"))
+    a, b = (stripped(o.value).dtype for o in (c.a, c.b))
+    if c.dtype is not f32 or a is not b:
+        return None
+    if a.bits == 16 and a.is_float:
+        return (a, 1) if chip >= (75 if a.name == "f16" else 80) else None
+    count = PRODUCTS[config.matmul_precision]
+    return (f32, count) if a is f32 and count and chip >= 80 else None
+
+
+class OnTensorCores(Tiled):
+    def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
+        self.c, self.tile, self.products = c, tile, products
+        self.rows, self.columns = tile.rows // DOWN, tile.columns // ACROSS  # of a warp
+        plain = all(_copied(o, dtype) for o in (c.a, c.b))
+        self.slots = STAGES if plain else 2
+        self.a, self.b = (_staged(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
+        self.acc = Buffer("acc", f32, (256, self.rows * self.columns // 32), "register")
+        self.plain = plain
+
+    def pipeline(self, row: Expr, column: Expr) -> list[Stmt]:
+        if not self.plain:
+            return super().pipeline(row, column)
+        steps = pieces(self.c.depth, self.tile.depth)
+
+        def copies(step: Expr) -> list[Stmt]:
+            return [x for s, first in ((self.a, row), (self.b, column)) for x in s.copy(first, step * self.tile.depth, step % self.slots)]
+
+        out: list[Stmt] = []
+        for k in range(self.slots - 1):
+            out.append(threads(*(self.cleared() if k == 0 else ()), *guarded(size(steps) > const(k), copies(const(k)))))
+        with ix.ranges({KT: size(steps), T: const(256)}):
+            ahead = KT + (self.slots - 1)
+            following = guarded(size(steps) > ahead, copies(ahead))
+            work = threads(*following, *self.multiply(KT % self.slots))
+        return [*out, Loop("kt", const(0), size(steps), 1, "serial", (Wait(self.slots - 2 if following else 0), work))]
+
+    def multiply(self, slot: Expr) -> list[Stmt]:
+        warp = T // 32
+        a_at = slot * self.a.pitch + (warp // ACROSS * self.rows) * self.a.row_step
+        b_at = slot * self.b.pitch + (warp % ACROSS * self.columns) * self.b.row_step
+        return [Mma(self.acc, T, self.a.buffer, a_at, (self.a.row_step, self.a.k_step), self.b.buffer, b_at, (self.b.row_step, self.b.k_step),
+                    (self.rows, self.columns, self.tile.depth), self.products)]
+
+    def epilogue(self, row: Expr, column: Expr) -> list[Stmt]:
+        i, j, h = var("i"), var("j"), var("h_")
+        lane, warp = T % 32, T // 32
+        high, across = self.rows // 16, self.columns // 8
+        with ix.ranges({i: const(high), j: const(across), h: const(2), T: const(256)}):
+            x = row + warp // ACROSS * self.rows + i * 16 + h * 8 + lane // 4
+            y = column + warp % ACROSS * self.columns + j * 8 + lane % 4 * 2
+            body: Sequence[Stmt] = finished(self.c, self.tile, x, y, 2, lambda w: load(self.acc, (T, ((i * across + j) * 2 + h) * 2 + w)))
+        for v, n in ((h, 2), (j, across), (i, high)):
+            body = [Loop(v["name"], const(0), const(n), 1, "unroll", tuple(body))]
+        return list(body)
+
+
+def _copied(o: Operand, dtype: DType) -> bool:
+    """Whether tiles are copied as they are, several bytes at a time."""
+    value = stripped(o.value)
+    return value.op is LOAD and value.dtype is dtype and o.lanes(o.ks if o.along_k else o.free) * dtype.bytes >= 4
+
+
+def _staged(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Staged:
+    pad = 8 if dtype.bits == 16 else 4 if o.along_k else 8
+    row_step, k_step = (depth + pad, 1) if o.along_k else (1, rows + pad)
+    return Staged(Operand(o.name, stripped(o.value), o.free, o.ks), rows, depth, dtype, row_step, k_step, slots)
+
+
+__all__ = ["OnTensorCores", "products"]
