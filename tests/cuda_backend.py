@@ -4,15 +4,49 @@ colon: shim, shim:descending, shim:random."""
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from cuda_shim import MISSING, ShimDevice
 
 from xlc import pipeline
+from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.backend import CudaBackend
+from xlc.backends.cuda.module import emit_module
+from xlc.errors import XlcError
 
 DEVICES = ("cuda",) if os.environ.get("XLC_CUDA_DEVICE") == "gpu" else () if MISSING else ("shim:random",)
 """What conformance is tested on beside the CPU."""
+
+
+def _chips() -> tuple[str, ...]:
+    try:
+        return ("cuda:sm_80", "cuda:sm_90") if nvrtc.version() else ()
+    except XlcError:
+        return ()
+
+
+CHIPS = _chips()
+"""Chips that are not here, for which everything is compiled."""
+
+LISTED = (  # what may use local memory, and why
+    (r"/ |% |xlc_floor_divide|xlc_remainder", "a 64-bit integer division is a call, which saves registers"),
+)
+
+
+def check_resources(program: Any) -> None:
+    """Compile a program's module for the chip, and hold that no kernel spills registers or has an array in local memory, unless the list
+    says why."""
+    backend, plan = program.backend, program.plan
+    done = backend.compiled(backend.text(plan))
+    text = {k.name: k.function for k in emit_module(plan).kernels}
+    for entry, found in done.resources.items():
+        if not found.local:
+            continue
+        calls = set(re.findall(r"\bk\d+(?:_\d+)?\b", next((line for line in done.text.splitlines() if f"XLC_ENTRY({entry})" in line), "")))
+        bodies = "\n".join(text[k] for k in calls if k in text)
+        why = next((reason for pattern, reason in LISTED if re.search(pattern, bodies) and "long long" in bodies), None)
+        assert why is not None, f"{entry} for {backend.device.arch}: {found}\n{bodies}"
 
 
 class ShimBackend(CudaBackend):
@@ -38,4 +72,4 @@ def chip(arch: str = "sm_90") -> Any:
     return pipeline.backend_for(f"cuda:{arch}")
 
 
-__all__ = ["DEVICES", "MISSING", "ShimBackend", "chip", "install"]
+__all__ = ["CHIPS", "DEVICES", "MISSING", "ShimBackend", "check_resources", "chip", "install"]

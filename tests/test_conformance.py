@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_backend import DEVICES
+from cuda_backend import CHIPS, DEVICES, check_resources
 from fuzz_graphs import sample
 from fuzz_oracle import Expected
 
@@ -21,7 +21,7 @@ from xlc.ir.op import OPS, Op
 from xlc.ir.types import DTYPES, DType, Type
 from xlc.pipeline import compile_graph
 
-BACKENDS = ("cpu", *DEVICES)
+BACKENDS = ("cpu", *DEVICES, *CHIPS)
 SHAPES = ((), (0,), (1,), (7,), (5, 33), (3, 1, 17))
 SPECIALS = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-3, 88.0, -104.0, 3e4, 1.0, -1.0, 0.5, 2.5, -2.5)
 
@@ -50,6 +50,9 @@ class Program:
     def check(self, backend: str, fuse: bool) -> None:
         graph = Graph(tuple(self.params), tuple(self.results), "conformance")
         program = compile_graph(graph, fuse=fuse, device=backend)
+        if backend in CHIPS:
+            check_resources(program)
+            return
         got = program.run([a.copy() for a in self.arrays])
         names = [f"{r.op.name} {r.attributes} on {', '.join(str(a.type) for a in r.args)}" for r in graph.results]
         wrong = Expected(graph, self.arrays).check(got)

@@ -35,7 +35,6 @@ from xlc.ir.loops import (
     Store,
     const,
     expressions,
-    statements,
     substitute,
     var,
     walk,
@@ -358,7 +357,9 @@ class Printer:
             return [], []
 
         def together(access: Access) -> bool:
-            return not access[1].free & inside and not (access[2] is not None and access[2].free & inside) and self.together(access, lane, s.width)
+            _, address, mask = access
+            own = address.free & inside or (mask is not None and mask.free & inside)
+            return not own and self.together(access, lane, s.width)
 
         written = [x.buffer for x in plain if isinstance(x, Store)]
         reads = dict.fromkeys(_access(e) for e in walk(*(e for x in plain for e in expressions(x))) if e.op is LOAD)

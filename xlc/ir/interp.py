@@ -179,7 +179,8 @@ class _Machine:
         """Products are exact (of what is left after rounding to tf32), and so is their sum up to f64, before it is added in f32."""
         thread, a_at, b_at = self.evaluate(s.thread, s.a_at, s.b_at)
         (m, n, depth), lane = s.shape, int(thread) % 32
-        rows, columns, k = np.arange(0, m, 8) + lane // 4, (np.arange(0, n, 8)[:, None] + lane % 4 * 2 + np.arange(2)).reshape(-1), np.arange(depth)
+        rows, k = np.arange(0, m, 8) + lane // 4, np.arange(depth)
+        columns = (np.arange(0, n, 8)[:, None] + lane % 4 * 2 + np.arange(2)).reshape(-1)
         a = self.memory[s.a][self.position(s.a, [a_at + rows[:, None] * s.a_steps[0] + k * s.a_steps[1]], np.asarray(True))]
         b = self.memory[s.b][self.position(s.b, [b_at + k[:, None] * s.b_steps[1] + columns * s.b_steps[0]], np.asarray(True))]
         parts = [(a, b)] if s.a.dtype.bits == 16 else _tf32_products(a, b, s.products)

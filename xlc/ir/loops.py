@@ -9,8 +9,8 @@
     }
 
 Expressions (``Expr``) are scalars: constants, loop variables (i64), named sizes (i64), loads, and elementwise operators. They are
-hash-consed. Statements are ``Loop``, ``Store``, ``Let``, ``Local``, ``If``, ``Prefetch``, ``Mma`` and ``Wait``. Meaning is sequential, whatever the kinds of
-the loops; a kind is a permission:
+hash-consed. Statements are ``Loop``, ``Store``, ``Let``, ``Local``, ``If``, ``Prefetch``, ``Mma`` and ``Wait``. Meaning is sequential,
+whatever the kinds of the loops; a kind is a permission:
 
 - ``serial``    in order.
 - ``parallel``  iterations are independent; only as the single outermost statement. It is cut over threads in whole steps.
@@ -268,12 +268,13 @@ class Prefetch:
 
 @dataclass(frozen=True)
 class Mma:
-    """acc[thread, e] += (sum over k of a[row, k] * b[k, column]), for each element e that the thread owns of a tile of ``shape`` (rows, columns,
-    contracted): the part of this thread in what the 32 threads of a warp do together on tensor cores. Element e = ((i*columns/8 + j)*2 + h)*2 + w
-    is at row i*16 + h*8 + lane//4 and column j*8 + lane%4*2 + w, as the PTX ISA has it (mma.m16n8k16), where lane = thread % 32.
+    """acc[thread, e] += (sum over k of a[row, k] * b[k, column]), for each element e that the thread owns of a tile of ``shape`` (rows,
+    columns, contracted): the part of this thread in what the 32 threads of a warp do together on tensor cores. With lane = thread % 32,
+    element ((i*columns/8 + j)*2 + h)*2 + w is at row i*16 + h*8 + lane//4, column j*8 + lane%4*2 + w (PTX ISA, mma.m16n8k16).
 
-    ``a`` and ``b`` lie in shared memory: (row, k) of a at a_at + row*a_steps[0] + k*a_steps[1], (k, column) of b at b_at + column*b_steps[0] +
-    k*b_steps[1]. Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1), or its three largest partial products are summed (3)."""
+    ``a`` and ``b`` lie in shared memory: (row, k) of a at a_at + row*a_steps[0] + k*a_steps[1], (k, column) of b at b_at +
+    column*b_steps[0] + k*b_steps[1]. Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1), or its three largest partial
+    products are summed (3)."""
 
     acc: Buffer
     thread: Expr
@@ -413,5 +414,5 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
 
 from . import index, node  # noqa: E402  (they need Expr; the names are used in functions)
 
-__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Mma", "Prefetch", "Stmt", "Store", "Wait",
-           "const", "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]
+__all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Mma", "Prefetch", "Stmt", "Store",
+           "Wait", "const", "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]

@@ -241,7 +241,10 @@ class _KernelParser(Values):
             self.expect(",")
             parts += [*element(), integers("steps", 2)]
         self.expect(",")
-        return Mma(*parts, integers("shape", 3), *integers("products", 1))
+        acc, thread, a, a_at, a_steps, b, b_at, b_steps = parts
+        rows, columns, depth = integers("shape", 3)
+        (products,) = integers("products", 1)
+        return Mma(acc, thread, a, a_at, a_steps, b, b_at, b_steps, (rows, columns, depth), products)
 
     def _named_subexpression(self) -> None:
         ref = self.next()

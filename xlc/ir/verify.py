@@ -254,9 +254,9 @@ class _KernelChecker:
         if s.acc.space != "register" or s.acc.shape[1:] != (rows * columns // 32,) or s.a.space != "shared" or s.b.space != "shared":
             self.fail(f"mma of the shape {s.shape} adds to {s.acc.name}, {s.acc.dtype}{list(s.acc.shape)} {s.acc.space}")
         self.access(s.acc, (s.thread, const(0)), None, True)
-        for b, at, steps, n in ((s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)):
-            self.access(b, (at,), None, False)
-            self.access(b, (at + ((n - 1) * steps[0] + (depth - 1) * steps[1]),), None, False)
+        for b, first, steps, n in ((s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)):
+            self.access(b, (first,), None, False)
+            self.access(b, (first + ((n - 1) * steps[0] + (depth - 1) * steps[1]),), None, False)
 
     def access(self, b: Buffer, index: Sequence[Expr], mask: Expr | None, write: bool) -> None:
         what = f"{b.name}[{', '.join(map(str, index))}]"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..ir.loops import CONST, LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Prefetch, Stmt, Store, Wait
+from ..ir.loops import CONST, LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Prefetch, Stmt, Store, Wait, expressions
 
 
 def dedupe(kernels: Sequence[Kernel]) -> tuple[tuple[Kernel, ...], list[str]]:
@@ -60,8 +60,8 @@ class _Structure:
             case Prefetch():
                 return "prefetch", self.buffer(s.buffer), tuple([self.expr(e) for e in s.index]), s.distance
             case Mma():
-                return ("mma", self.buffer(s.acc), self.buffer(s.a), self.buffer(s.b), self.expr(s.thread), self.expr(s.a_at), self.expr(s.b_at),
-                        s.a_steps, s.b_steps, s.shape, s.products)
+                return ("mma", *map(self.buffer, (s.acc, s.a, s.b)), *map(self.expr, expressions(s)), s.a_steps, s.b_steps, s.shape,
+                        s.products)
             case Wait():
                 return "wait", s.left
             case Local():

@@ -10,8 +10,8 @@
     %0: f32[98,64,64] = dot(reshape(%x), reshape(%y)) {contract=((1,), (1,)), batch=((0,), (0,))},  %1 = sum(%0) {axes=(0,)}
 
 Invariant established: a reduction with fewer than FEW_ROWS results reduces at most LONG elements for each, unless a size is symbolic.
-The number of pieces depends on the shape, and for a contraction on the processor: results do not depend on the number of threads. Contractions
-are cut for GPUs alone, where the results, a tile for each core, leave most of them idle.
+The number of pieces depends on the shape, and for a contraction on the processor: results do not depend on the number of threads.
+Contractions are cut for GPUs alone, where the results, a tile for each core, leave most of them idle.
 """
 
 from __future__ import annotations

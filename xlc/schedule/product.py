@@ -3,7 +3,8 @@
     y = tanh(dot(x, w) + b)    ->    a = x[m*64+k], b = w[k*32+n], values = (tanh(acc + b[n]),), where = (m*32+n,)
 
 The loop variables come in four classes: ``batch``, rows ``ms`` (free in the left operand), columns ``ns`` (free in the right one) and
-contracted ones ``ks``. Neighbours of one class are one variable where all addresses allow it; dimensions of extent 1 have none.
+contracted ones ``ks``. Neighbours of one class are one variable where all addresses allow it, if ``join``; dimensions of extent 1 have none.
+What is joined depends on all that is fused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Product:
     """``a`` and ``b`` are the operands; ``acc_value`` stands for their contraction (of the dtype of the result) in ``values``, what is
     written at the addresses ``where``, one for each root of the group."""
 
-    def __init__(self, group: Group, dot: Node, buffers: Places):
+    def __init__(self, group: Group, dot: Node, buffers: Places, join: bool = True):
         self.group, self.dot, self.buffers = group, dot, buffers
         m_rank, n_rank = map(len, free_dimensions(dot))
         lhs, domain = dot.args[0], group.domain
@@ -41,8 +42,8 @@ class Product:
             self.values = [inliner.value(r, domain) for r in group.roots]
             self.where = [inliner.place(r, domain) for r in group.roots]
         self._drop_units()
-        self.ks = self._join(list(ks))
-        self.ms, self.ns = self._join(list(domain[batch:batch + m_rank])), self._join(list(domain[batch + m_rank:]))
+        classes = ks, domain[batch:batch + m_rank], domain[batch + m_rank:]
+        self.ks, self.ms, self.ns = (self._joined([v for v in vs if self.extents[v] != 1], join) for vs in classes)
         self.batch = [v for v in domain[:batch] if self.extents[v] != 1]
 
     def everything(self, change: Callable[[Expr], Expr], place: Callable[[Expr], Expr]) -> None:
@@ -56,10 +57,9 @@ class Product:
             memo: dict[Expr, Expr] = {}
             self.everything(lambda e: substitute(e, zero, memo), lambda e: substitute(e, zero, memo))
 
-    def _join(self, vs: list[Expr]) -> list[Expr]:
+    def _joined(self, vs: list[Expr], join: bool) -> list[Expr]:
         """Neighbouring dimensions of one class as one, where all addresses allow it."""
-        vs = [v for v in vs if self.extents[v] != 1]
-        j = len(vs) - 2
+        j = len(vs) - 2 if join else -1
         while j >= 0:
             o, i = vs[j], vs[j + 1]
             every = [self.a, self.b, *self.values]

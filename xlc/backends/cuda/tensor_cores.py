@@ -48,7 +48,8 @@ def _halves(s: Mma, high: int, across: int) -> Iterator[str]:
     lane_b = f"({upper} + {inside}) * {column} + {odd}" if kb == 1 else f"({odd} + {inside}) * {kb} + {upper}"
     yield f"unsigned fa[{high}][4], fb[{across}][2];"
     yield UNROLL
-    yield f"for (int i = 0; i < {high}; ++i) xlc_ldmatrix_x4{'' if ka == 1 else '_trans'}(fa[i], fragment_a + {lane_a} + i * {16 * row} + k * {ka});"
+    yield (f"for (int i = 0; i < {high}; ++i) "
+           f"xlc_ldmatrix_x4{'' if ka == 1 else '_trans'}(fa[i], fragment_a + {lane_a} + i * {16 * row} + k * {ka});")
     yield UNROLL
     yield (f"for (int j = 0; j < {across}; j += 2) "
            f"xlc_ldmatrix_x4{'' if kb == 1 else '_trans'}(fb[j], fragment_b + {lane_b} + j * {8 * column} + k * {kb});")

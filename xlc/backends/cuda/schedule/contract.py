@@ -4,14 +4,16 @@
     tensor    f16 and bf16 (and f32 as tf32, where ``matmul_precision`` allows it) by tensor cores
     tiled     everything else: multiplications of single threads
 
-The tile is the one with the least estimated time: tiles are computed in rounds of one for each multiprocessor; within a tile, multiplications
-and reads of shared memory count. The shape, dtypes and the chip decide, never what is fused, so a sum has one order.
+The tile is the one with the least estimated time: tiles are computed in rounds of one for each multiprocessor; within a tile,
+multiplications and reads of shared memory count. Shapes, dtypes and the chip decide
+(and, unless ``strict`` is set, which dimensions are one for all that is fused), so a sum has one order.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from xlc import config
 from xlc.ir.loops import Stmt
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
@@ -34,7 +36,7 @@ def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt,
     assert dot is not None
     if any(s == 0 for s in dot.shape):
         return ()
-    c = Contraction(Product(group, dot, places))
+    c = Contraction(Product(group, dot, places, join=not config.strict))
     few = few_rows(c, machine)
     if few is not None:
         return tuple(few)

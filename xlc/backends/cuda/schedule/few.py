@@ -1,7 +1,8 @@
 """Contractions with few rows or few columns: a matrix times vectors. They are bound by reading the matrix, which they do once.
 
     y[n] = sum over k of x[k] * w[n*4096+k]
- -> block b { thread t { serial i { acc += x[..] * w[..] }; s[t] = acc }   thread t { if (t%32 < 16) s[t] += s[t+16] } ...   y[b*8+t//32] = s[t] }
+ -> block b { thread t { serial i { acc += x[..] * w[..] }; s[t] = acc }
+              thread t { if (t%32 < 16) s[t] += s[t+16] } ...   thread t { if (t%32 == 0) y[b*8+t//32] = s[t] } }
 
 Threads share the columns, and the contracted elements of each column: neighbours among them along the direction in which the matrix lies in
 memory. The sums of those that share a column are added in a tree, whose shape depends on that of the contraction alone.
@@ -9,7 +10,7 @@ memory. The sums of those that share a column are added in a tree, whose shape d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from xlc.ir import index as ix
 from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var
@@ -28,21 +29,18 @@ COLUMN, STEP = var("p"), var("i")
 
 def few_rows(c: Contraction, machine: Machine) -> list[Stmt] | None:
     """The loop nest, if one of the operands has few rows."""
-    sides = [o for o in (c.a, c.b) if isinstance(n := extent(o.free), int) and n <= FEW]
-    return _Few(c, min(sides, key=lambda o: extent(o.free)), machine).nest() if sides else None
+    rows = [(n, o) for o in (c.a, c.b) if isinstance(n := extent(o.free), int) and n <= FEW]
+    return _Few(c, *min(rows, key=lambda r: r[0]), machine).nest() if rows else None
 
 
 class _Few:
     """``few`` has ``rows``; the positions of the other operand, ``many``, and of the batch are the columns. A thread sums ``wide`` of them
     and reads ``deep`` contracted elements together, ``steps`` times at once; ``shared`` threads share a column."""
 
-    def __init__(self, c: Contraction, few: Operand, machine: Machine):
-        self.c, self.few = c, few
+    def __init__(self, c: Contraction, rows: int, few: Operand, machine: Machine):
+        self.c, self.rows, self.few = c, rows, few
         many = c.b if few is c.a else c.a
         self.along_k = many.along_k or not many.free
-        rows = extent(few.free)
-        assert isinstance(rows, int)
-        self.rows = rows
         self.wide = 1 if self.along_k else min(many.lanes(many.free), max(SUMS // rows, 1))
         self.deep = many.lanes(many.ks) if self.along_k else 1
         self.many = Operand("m", many.value, (*c.batch, *many.free), many.ks)
@@ -56,7 +54,9 @@ class _Few:
     def _shared(self, machine: Machine) -> int:
         """So many that the blocks occupy the chip and neighbours read neighbours, but no more than have something to add."""
         found, count = self.c.depth, extent(self.many.free)
-        most = THREADS if not isinstance(found, int) else max(n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n == 1 or n * self.deep * 2 <= found)
+        most = THREADS
+        while most > 1 and isinstance(found, int) and most * self.deep * 2 > found:
+            most //= 2
         least, most = (min(NEAR, most), most) if self.along_k else (1, min(most, THREADS // NEAR))
         shared = least
         while shared < most and isinstance(count, int) and count * shared < 2 * machine.cores * THREADS * self.wide:
@@ -80,7 +80,7 @@ class _Few:
             last = threads(first, *guarded(exists & (part < 1), self.finish(self.parts, THREADS, T)))
             return [blocks(pieces(self.count, per_block), Local(self.parts), threads(*summed, *kept), *self.tree(part), last)]
 
-    def each(self, body) -> list[Stmt]:  # type: ignore[no-untyped-def]
+    def each(self, body: Callable[[Expr], Sequence[Stmt]]) -> list[Stmt]:
         """``body(e)`` for each of a thread's sums."""
         n, e = self.rows * self.wide, var("e")
         return list(body(const(0))) if n == 1 else [Loop("e", const(0), const(n), 1, "unroll", tuple(body(e)))]

@@ -2,8 +2,9 @@
 
     a[m*64+k], tiles of 64 rows and 16 contracted elements   ->   thread t { vector v in 0..4 { r[v] = b0[(row+t//4)*64 + k + t%4*4 + v] } }
 
-Rows are positions along the free dimensions (of the right operand these are columns of the result), as one number. A thread copies vectors
-of up to 16 bytes along the direction in which memory runs. What lies beyond the last row, or the last contracted element, is 0 and not read.
+Rows are positions along the free dimensions (of the right operand these are columns of the result), as one number. A thread copies
+vectors of up to 16 bytes along the direction in which memory runs. What lies beyond the last row, or the last contracted element, is 0 and
+not read.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Operand:
         """(condition, value where it holds, value elsewhere) at a row and a contracted position, ``lane`` more along one of them. ``edge``
         says whether both exist. Masks that are the same for all lanes are part of the condition, so that whole vectors are read."""
         none = const(0)
-        value = substitute(self.value, {**position(self.free, row, none if along_k else lane), **position(self.ks, k, lane if along_k else none)})
+        value = substitute(self.value, {**position(self.free, row, none if along_k else lane),
+                                        **position(self.ks, k, lane if along_k else none)})
         masked = {e: e.args[-1] for e in walk(value) if e.op is LOAD and e["masked"]}
         hoisted = {e: m for e, m in masked.items() if not ix.depends(m, lane)}
         condition = edge
@@ -184,7 +186,8 @@ class Staged:
 
         def vector(row: Expr, k: Expr, q: Expr) -> list[Stmt]:
             into = slot * self.pitch + row * self.row_step + k * self.k_step + LANE * step
-            return [Loop("v", const(0), const(lanes), 1, "vector", (Store(self.buffer, (into,), load(self.registers, (q * lanes + LANE,))),), lanes)]
+            read = load(self.registers, (q * lanes + LANE,))
+            return [Loop("v", const(0), const(lanes), 1, "vector", (Store(self.buffer, (into,), read),), lanes)]
 
         return self.vectors(vector)
 

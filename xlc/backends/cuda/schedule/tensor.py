@@ -6,9 +6,9 @@
       thread t { y[row, col] = epilogue(acc) }
     }
 
-An operand lies in shared memory as it does in global memory (contracted elements side by side, or rows), padded so that the eight rows of a
-fragment are in different banks. What is more than a copy (an operator in front, neighbours that are none) goes through registers instead, in
-two slots.
+An operand lies in shared memory as it does in global memory (contracted elements side by side, or rows), padded so that the eight rows of
+a fragment are in different banks. What is more than a copy (an operator in front, neighbours that are none) goes through registers instead,
+in two slots.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class OnTensorCores(Tiled):
         warp = T // 32
         a_at = slot * self.a.pitch + (warp // ACROSS * self.rows) * self.a.row_step
         b_at = slot * self.b.pitch + (warp % ACROSS * self.columns) * self.b.row_step
-        return [Mma(self.acc, T, self.a.buffer, a_at, (self.a.row_step, self.a.k_step), self.b.buffer, b_at, (self.b.row_step, self.b.k_step),
-                    (self.rows, self.columns, self.tile.depth), self.products)]
+        return [Mma(self.acc, T, self.a.buffer, a_at, (self.a.row_step, self.a.k_step),
+                    self.b.buffer, b_at, (self.b.row_step, self.b.k_step), (self.rows, self.columns, self.tile.depth), self.products)]
 
     def epilogue(self, row: Expr, column: Expr) -> list[Stmt]:
         i, j, h = var("i"), var("j"), var("h_")
@@ -83,7 +83,8 @@ class OnTensorCores(Tiled):
         with ix.ranges({i: const(high), j: const(across), h: const(2), T: const(256)}):
             x = row + warp // ACROSS * self.rows + i * 16 + h * 8 + lane // 4
             y = column + warp % ACROSS * self.columns + j * 8 + lane % 4 * 2
-            body: Sequence[Stmt] = finished(self.c, self.tile, x, y, 2, lambda w: load(self.acc, (T, ((i * across + j) * 2 + h) * 2 + w)))
+            body: Sequence[Stmt] = finished(self.c, self.tile, x, y, 2,
+                                            lambda w: load(self.acc, (T, ((i * across + j) * 2 + h) * 2 + w)))
         for v, n in ((h, 2), (j, across), (i, high)):
             body = [Loop(v["name"], const(0), const(n), 1, "unroll", tuple(body))]
         return list(body)

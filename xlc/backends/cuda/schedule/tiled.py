@@ -3,13 +3,13 @@
     block b {                                                  tiles in an order in which neighbours share rows and columns in the L2
       local sa, sb shared;  local acc: f32[256,64] register
       thread t { stage tile 0 }
-      serial kt { thread t { load tile kt+1 into registers;  acc += (columns of sa) x (rows of sb);  put the registers into the other slot } }
+      serial kt { thread t { load tile kt+1 into registers;  acc += (columns of sa) x (rows of sb);  registers -> the other slot } }
       thread t { y[row, col] = epilogue(acc) }
     }
 
 Operands are staged through the inliner, so any view in front of them (a window, a transposed one, padding) is read where it lies, and a
-convolution is an implicit matrix product. Each sum is one chain of fused multiply-adds in the order of the contracted dimension, in f32 for
-halves; integers below 32 bits are summed in 32 and cut, which wraps as if each step had been.
+convolution is an implicit matrix product. Each sum is one chain of fused multiply-adds in the order of the contracted dimension, in f32
+for halves; integers below 32 bits are summed in 32 and cut, which wraps as if each step had been.
 """
 
 from __future__ import annotations
@@ -108,11 +108,11 @@ class Tiled:
 
         registers = [Local(s.registers) for s in first]
         with ix.ranges({KT: size(steps), T: const(256)}):
-            more = size(steps) > KT + 1
-            ahead = [*registers, *guarded(more, staged(KT + 1)), *self.multiply(KT % 2), *guarded(more, kept(KT + 1))]
-            inner = [Loop("kt", const(0), size(steps), 1, "serial", (threads(*(ahead if steps != 1 else self.multiply(KT % 2))),))]
+            more, work = size(steps) > KT + 1, self.multiply(KT % 2)
+            if steps != 1:
+                work = [*registers, *guarded(more, staged(KT + 1)), *work, *guarded(more, kept(KT + 1))]
         start = [*registers, *staged(const(0)), *kept(const(0))] if steps != 0 else []
-        return [threads(*self.cleared(), *start), *inner]
+        return [threads(*self.cleared(), *start), Loop("kt", const(0), size(steps), 1, "serial", (threads(*work),))]
 
     # -- who owns what ----------------------------------------------------------------------------
 
@@ -152,7 +152,8 @@ class Tiled:
         near, column_of = self.places(self.across, COLUMNS, False)
         with ix.ranges({i: const(self.high), g: const(self.across // near), T: const(256)}):
             at = row + row_of(i // near_rows) + i % near_rows
-            inside = finished(self.c, self.tile, at, column + column_of(g), near, lambda lane: load(self.acc, (T, i * self.across + g * near + lane)))
+            inside = finished(self.c, self.tile, at, column + column_of(g), near,
+                              lambda lane: load(self.acc, (T, i * self.across + g * near + lane)))
         return [Loop("i", const(0), const(self.high), 1, "unroll", (
             Loop("g_", const(0), const(self.across // near), 1, "unroll", tuple(inside)),))]
 
@@ -165,7 +166,8 @@ def finished(c: Contraction, tile: Tile, row: Expr, column: Expr, near: int, acc
     lets: list[Stmt] = [Let("x", row), Let("y", column)]
     if c.b.free and divides(near, c.b.free[-1].extent):
         edge = edge & (y < size(c.columns)) if beyond else edge
-        return [*lets, *guarded(edge, [Loop("v", const(0), const(near), 1, "vector", tuple(c.finish(acc(LANE), {**position(c.a.free, x), **position(c.b.free, y, LANE)})), near)])]
+        together = c.finish(acc(LANE), {**position(c.a.free, x), **position(c.b.free, y, LANE)})
+        return [*lets, *guarded(edge, [Loop("v", const(0), const(near), 1, "vector", tuple(together), near)])]
     inside = c.finish(acc(LANE), {**position(c.a.free, x), **position(c.b.free, z)})
     each = Loop("v", const(0), const(near), 1, "unroll", (Let("z", y + LANE), *guarded(z < size(c.columns) if beyond else TRUE, inside)))
     return [*lets, *guarded(edge, [each])]
