@@ -12,6 +12,7 @@ from xlc.schedule.ordered import lower_ordered as cpu_ordered
 from .bind import bound
 from .contract import lower_contraction
 from .map import lower_map
+from .online import lower_online
 from .reduce import lower_reduction
 from .scan import lower_cumulative
 
@@ -36,4 +37,4 @@ def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt,
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
-    "ordered": (lower_ordered,), "indexed": (_by_one_thread(cpu_ordered),)}
+    "ordered": (lower_ordered,), "indexed": (_by_one_thread(cpu_ordered),), "tiled": (lower_online,)}
