@@ -22,8 +22,8 @@ class Machine:
     stacked: bool = True  # what lies between the stages of one kernel may lie on the stack of a thread, a block of rows at a time
 
     def rows_of_stages(self, stages: Sequence[Any], shared: int) -> int | str:
-        """Of groups that could be stages of the last one (see ``passes.tile``), where this machine is not ``stacked``: the rows of a block in
-        which its schedules compute all of them, or why there are none that do."""
+        """Of groups that could be stages of the last one (see ``passes.tile``), on a machine that is not ``stacked``: the rows of a block
+        in which a schedule of its own computes all of them, or why there is none."""
         return "this machine has no schedule for several stages in one kernel"
 
     def lanes(self, bits: int = 32) -> int:

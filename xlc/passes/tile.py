@@ -10,9 +10,9 @@ buffer that holds one block. So nothing is computed twice, and every sum is adde
 
 A producer becomes a stage when one group alone reads it, at the shared dimensions' own positions; when the stages hold a contraction (else
 there is a single pass over memory to win); when a block of all that lies between the stages fits the cache; and when there are blocks
-enough for all cores. A machine whose threads have no room for whole rows says itself which stages it computes together, and in what blocks
-(``Machine.rows_of_stages``). The idea is Halide's compute_at (J. Ragan-Kelley et al., PLDI 2013); for attention it is the first half of T. Dao et
-al., arXiv:2205.14135, with whole rows instead of an online softmax.
+enough for all cores. The idea is Halide's compute_at (J. Ragan-Kelley et al., PLDI 2013); for attention it is the first half of T. Dao et
+al., arXiv:2205.14135, with whole rows instead of an online softmax. A machine whose threads have no room for whole rows says itself which
+stages it computes together, and in blocks of how many rows (``Machine.rows_of_stages``).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class _Tiler:
         front = g.domain[:shared]
         if len(front) < shared or any(v in g.reduced for v in front):
             return ()
-        if g.anchor is not None and (g.kind != "contraction" or rows_in_front(g.anchor) < shared):
+        if g.anchor is not None and (g.kind != "contraction" or left_dimensions(g.anchor) < shared):
             return ()
         before: list[Group] = list(g.tiling.before) if g.tiling and g.tiling.shared == shared else []
         if g.tiling and not before:
@@ -154,6 +154,12 @@ def blocks(g: Group) -> Size:
     """How many blocks there are."""
     assert g.tiling is not None
     return blocks_of_rows(g) * product(g.extents[v] for v in g.domain[:g.tiling.shared - 1])
+
+
+def left_dimensions(dot: Node) -> int:
+    """How many leading dimensions of the result are those of the left operand (batch and rows), 0 where these are batch alone."""
+    free, _ = free_dimensions(dot)
+    return len(dot["batch"][0]) + len(free) if free else 0
 
 
 def rows_in_front(dot: Node) -> int:

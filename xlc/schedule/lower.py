@@ -2,8 +2,8 @@
 
     group [%0 = multiply(%x, %x), %1 = sum(%0) {axes=(1,)}]  ->  kernel(in b0: f32[...], out b1: f32[...]) { parallel i ... }
 
-The kind of the group, or ``tiled`` where it has stages, chooses the lowering; each returns the statements of the loop nest over flat buffers. Names are canonical
-(buffers b0, b1, ... inputs first), so that equal kernels are equal values.
+The kind of the group, or ``tiled`` where it has stages, chooses the lowering; each returns the statements of the loop nest over flat
+buffers. Names are canonical (buffers b0, b1, ... inputs first), so that equal kernels are equal values.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     x = where(j <= i, dot(q, k) * scale, -inf);  p = exp(x - max(x)) / sum(exp(x - max(x)));  y = dot(p, v)
 
 Enters a group with stages (see ``passes.tile``): a contraction with its epilogue, rows of a maximum and a sum, and the contraction that
-reads them. Leaves what a schedule needs to go through the keys j in blocks, keeping of each row only the maximum m of x so far, the sum l of
-exp(x - m), and the sum of exp(x - m) * v, both rescaled when m grows (M. Milakov and N. Gimelshein, arXiv:1805.02867; T. Dao et al.,
+reads them. Leaves what a schedule needs to go through the keys j in blocks, keeping of each row only the maximum m of x so far, the sum l
+of exp(x - m), and the sum of exp(x - m) * v, both rescaled when m grows (M. Milakov and N. Gimelshein, arXiv:1805.02867; T. Dao et al.,
 arXiv:2205.14135). That this is the same follows from the rows' algebra: what is contracted is exp(x - m), times what depends on neither m
 nor l, over l. Which operators x is made of does not matter.
 """
@@ -32,9 +32,9 @@ ACC, P = var("acc", f32), var("p", f32)
 
 @dataclass(frozen=True)
 class Online:
-    """All over the variables of the dimensions. ``q`` and ``k`` are the operands of the first contraction, ``v`` is the right one of the last;
-    ``score`` is x over ``ACC``, the first contraction's result; ``weight`` is what is contracted with v, over ``P`` = exp(x - m), but for
-    the division by l. Both in f32, whatever the operators' dtypes are. ``product`` is the last contraction."""
+    """All over the variables of the dimensions. ``q`` and ``k`` are the operands of the first contraction, ``v`` is the right one of the
+    last, ``product``. ``score`` is x over ``ACC``, the first contraction's result; ``weight`` is what is contracted with v, over ``P`` =
+    exp(x - m), but for the division by l. Both are in f32, whatever the operators' dtypes are."""
 
     product: Product
     q: Expr
@@ -75,7 +75,7 @@ def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int
     scores, rows, group = stages
     first, last, (root,) = scores.anchor, group.anchor, rows.roots
     assert first is not None and last is not None
-    if first.rank != shared + 1 or len(last["contract"][0]) != 1 or len(rows.reductions) != 2:
+    if first.rank != shared + 1 or len(last["contract"][0]) != 1:
         return "its rows have several dimensions"
     if not all(n.dtype.is_float and n.dtype.bits <= 32 for n in (first, last)):
         return "its contractions are not in f32 or less"
@@ -100,8 +100,8 @@ def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int
 
 
 def rescaled(old: Expr, new: Expr) -> tuple[Expr, Expr]:
-    """(what is subtracted from x where the maximum so far is ``new``, by what is multiplied that was summed under ``old``). Where all x so far
-    are -inf that is 0, so that exp(x - m) is 0: a row of which all keys are masked ends as 0/0."""
+    """(what is subtracted from x where the maximum so far is ``new``, by what is multiplied that was summed under ``old``). Where all x so
+    far are -inf, 0 is subtracted, so that exp(x - m) is 0: a row of which all keys are masked ends as 0/0."""
     shift = lookup("where")(new.equals(float("-inf")), 0.0, new)
     return shift, exponential(old - shift)
 
@@ -125,9 +125,10 @@ def _together(dims: list[Dimension], operands: tuple[Expr, ...], narrow: int) ->
 
 def _softmax(scores: Group, rows: Group, first: Node, at: tuple[Expr, ...], places: Places) -> tuple[Expr, Expr] | str:
     """(x, weight) in f32."""
-    highest, total = reversed(rows.reductions)
+    highest, total = rows.reductions[-1], rows.reductions[0]  # the last of all is added first
     last = len(at) - 1
-    if (highest.op.name, total.op.name) != ("max", "sum") or any(n["axes"] != (last,) or n.args[0].rank != last + 1 for n in (highest, total)):
+    if len(rows.reductions) != 2 or (highest.op.name, total.op.name) != ("max", "sum") \
+            or any(n["axes"] != (last,) or n.args[0].rank != last + 1 for n in (highest, total)):
         return "its rows are no softmax: they have other reductions than a maximum and a sum"
     result = flat(first, "first")
     inner = Inliner({*scores.members, *rows.members} - {first}, Places({**places, first: result}))
@@ -145,7 +146,7 @@ def _softmax(scores: Group, rows: Group, first: Node, at: tuple[Expr, ...], plac
     read = load(result, (places.address(first, at),))
     memo = {read: ACC}
     x, weight = widened(x, memo), widened(linear[0], memo)
-    if any(l.op is LOAD and l["buffer"] == result for l in walk(x, weight)):
+    if any(n.op is LOAD and n["buffer"] == result for n in walk(x, weight)):
         return "its rows read the first contraction at other positions"
     return x, weight
 
@@ -170,7 +171,7 @@ def _linear(value: Expr, e: Expr, total: Expr) -> tuple[Expr, bool] | None:
         inner = _linear(args[1 - k], e, total)
         return inner and (inner[0] * _f32(args[k]), inner[1])
     if name == "where" and constant[0]:
-        parts = [(const(0.0, f32), None) if a.is_const and a.value == 0 else _linear(a, e, total) for a in args[1:]]
+        parts = [(const(0.0, f32), None) if a.is_const and float(a.value) == 0 else _linear(a, e, total) for a in args[1:]]
         divided = {d for p in parts if p is not None for d in [p[1]] if d is not None}
         if None in parts or len(divided) != 1:
             return None

@@ -31,7 +31,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places, flat
 from xlc.schedule.lower import inputs_of_stages
 from xlc.schedule.nest import minimum
-from xlc.schedule.online import ACC, P, Online, exponential, recognised, rescaled
+from xlc.schedule.online import ACC, Online, P, exponential, recognised, rescaled
 from xlc.schedule.tile import pieces
 
 from .bind import T, threads
@@ -135,7 +135,7 @@ def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
     return next(fitting, "a block of its rows does not fit the shared memory")
 
 
-def lower_online(group: Group, places: Places, machine: Gpu) -> tuple[Stmt, ...]:
+def lower_online(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]:
     assert group.tiling is not None and group.anchor is not None
     found = recognised(group.stages, group.tiling.shared, places, ROWS)
     assert isinstance(found, Online)
@@ -163,7 +163,7 @@ class _Kernel:
         self.scores = form.share(KEYS, 1 if self.k.k_step == 1 else 4)
         self.sums = form.share(self.columns, 1 if self.v.k_step == 1 else min(4, self.columns // LANES & -(self.columns // LANES)))
         self.s, self.out = (Buffer(n, f32, (256, x.count), "register") for n, x in (("s", self.scores), ("o", self.sums)))
-        self.m, self.l = (Buffer(n, f32, (256, self.scores.high), "register") for n in "ml")
+        self.m, self.l, self.top = (Buffer(n, f32, (256, self.scores.high), "register") for n in "mlt")
         self.row = var("row")
 
     @property
@@ -186,9 +186,9 @@ class _Kernel:
         buffers = [*(x.buffer for x in (self.q, self.k, self.v, self.p)), self.s, self.out, self.m, self.l]
         with ix.ranges({T: const(256), KT: steps}):
             start_ = [*self.filled(self.out, 0.0), *self.filled(self.m, float("-inf")), *self.filled(self.l, 0.0)]
-            for x, at in ((self.q, self.row), (self.k, first * KEYS)):
-                fetch, keep = self.moved(x, at if x is self.q else at, const(0))
-                start_ += guarded(first < last, [*fetch, *keep]) if x is self.k else [*fetch, *keep]
+            for x, at, exists in ((self.q, self.row, TRUE), (self.k, first * KEYS, first < last)):
+                registers, fetch, keep = self.moved(x, at, const(0))
+                start_ += [*registers, *guarded(exists, [*fetch, *keep])]
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
             total, lets = self.across("l", self.l, lookup("add"))
             return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *map(Local, buffers),
@@ -196,26 +196,26 @@ class _Kernel:
 
     def step(self, last: Expr) -> list[Stmt]:
         """What is done with a block of keys."""
-        fetch_v, keep_v = self.moved(self.v, const(0), KT * KEYS)
-        fetch_k, keep_k = self.moved(self.k, (KT + 1) * KEYS, const(0))
+        registers_v, fetch_v, keep_v = self.moved(self.v, const(0), KT * KEYS)
+        registers_k, fetch_k, keep_k = self.moved(self.k, (KT + 1) * KEYS, const(0))
         more = last > KT + 1
-        top, shuffles = self.across("t", Buffer("t", f32, (256, self.scores.high), "register"), lookup("maximum"))
-        return [Wait(0),
-                threads(*fetch_v, *self.filled(self.s, 0.0), *self.product(self.s, self.scores, self.q, self.k, self.depth), *keep_v),
-                Local(Buffer("t", f32, (256, self.scores.high), "register")), threads(*self.scored()), *shuffles,
-                threads(*self.probabilities(top)),
-                Wait(0),
-                threads(*guarded(more, fetch_k), *self.product(self.out, self.sums, self.p, self.v, KEYS), *guarded(more, keep_k))]
+        top, shuffles = self.across("t", self.top, lookup("maximum"))
+        scores = self.product(self.s, self.scores, self.q, self.k, self.depth)
+        return [Wait(0), threads(*registers_v, *fetch_v, *self.filled(self.s, 0.0), *scores, *keep_v),
+                Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), Wait(0),
+                threads(*registers_k, *(guarded(more, fetch_k)), *self.product(self.out, self.sums, self.p, self.v, KEYS),
+                        *(guarded(more, keep_k) if keep_k else ()))]
 
     def filled(self, b: Buffer, value: float) -> list[Stmt]:
-        e, n = var("e"), int(b.shape[1])  # type: ignore[arg-type]
+        e, n = var("e"), b.shape[1]
+        assert isinstance(n, int)
         return [Loop("e", const(0), const(n), 1, "vector", (Store(b, (T, e), const(value, f32)),), n)]
 
-    def moved(self, x: Staged, row: Expr, k: Expr) -> tuple[list[Stmt], list[Stmt]]:
-        """A tile on its way to shared memory: what begins it, and what is done when there is time to wait for it."""
+    def moved(self, x: Staged, row: Expr, k: Expr) -> tuple[list[Stmt], list[Stmt], list[Stmt]]:
+        """A tile on its way to shared memory: registers for it, what begins it, and what is done when there is time to wait for it."""
         if copied(x.operand, x.dtype):
-            return x.copy(row, k, const(0)), []
-        return [Local(x.registers), *x.fetch(row, k)], x.keep(const(0))
+            return [], x.copy(row, k, const(0)), []
+        return [Local(x.registers)], x.fetch(row, k), x.keep(const(0))
 
     # -- products ---------------------------------------------------------------------------------
 
@@ -226,9 +226,11 @@ class _Kernel:
         k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
         fragments = [self.fragment("fa", a, share.high, 1, share.row), self.fragment("fb", b, across, share.near, share.column)]
         with ix.ranges({e: const(share.count), u: const(4)}):
-            added = self.c.added(load(acc, (T, e)), load(fragments[0][0], (e // across * 4 + u,)), load(fragments[1][0], (e % across * 4 + u,)))
+            left, right = (load(f, (at * 4 + u,)) for (f, _), at in zip(fragments, (e // across, e % across), strict=True))
+            added = self.c.added(load(acc, (T, e)), left, right)
         lanes = Loop("e", const(0), const(share.count), 1, "vector", (Store(acc, (T, e), added),), share.count)
-        inner = [*(Local(f) for f, _ in fragments), *(s for _, body in fragments for s in body), Loop("u", const(0), const(4), 1, "unroll", (lanes,))]
+        inner = [*(Local(f) for f, _ in fragments), *(s for _, body in fragments for s in body),
+                 Loop("u", const(0), const(4), 1, "unroll", (lanes,))]
         return [Loop(k["name"], const(0), const(depth // 4), 1, "serial", tuple(inner))]
 
     def fragment(self, name: str, s: Staged, count: int, near: int, place: Callable[[Expr], Expr]) -> tuple[Buffer, list[Stmt]]:
@@ -250,17 +252,17 @@ class _Kernel:
         """The scores of a thread, and the greatest of each of its rows."""
         o, share, x, y = self.o, self.scores, var("x"), var("y")
         at = (T, share.element(H, G, LANE))
-        edge = TRUE if divides(self.form.rows, self.c.rows) else x < size(self.c.rows)
-        keys: Size = extent(o.keys)
-        inside = TRUE if divides(KEYS, keys) else y < size(keys)
-        score = substitute(_guarded(o.score, edge & inside, self.place(x, y)), {ACC: load(self.s, at)})
-        one = [Let("y", KT * KEYS + share.column(G) + LANE), Let("z", lookup("where")(inside, score, LOWEST)), Store(self.s, at, var("z", f32)),
-               Store(self.top, (T, H), lookup("maximum")(load(self.top, (T, H)), var("z", f32)))]
+        row, key = self.edges(x, y)
+        score = substitute(_guarded(o.score, row & key, self.place(x, y)), {ACC: load(self.s, at)})
+        one: list[Stmt] = [
+            Let("y", KT * KEYS + share.column(G) + LANE), Let("z", lookup("where")(key, score, LOWEST)), Store(self.s, at, var("z", f32)),
+            Store(self.top, (T, H), lookup("maximum")(load(self.top, (T, H)), var("z", f32)))]
         return [share.each_row([Let("x", self.row + share.row(H)), Store(self.top, (T, H), LOWEST), share.each(one)])]
 
-    @property
-    def top(self) -> Buffer:
-        return Buffer("t", f32, (256, self.scores.high), "register")
+    def edges(self, row: Expr, key: Expr) -> tuple[Expr, Expr]:
+        """Whether the row exists, and the key."""
+        rows, keys = self.c.rows, extent(self.o.keys)
+        return (TRUE if divides(self.form.rows, rows) else row < size(rows)), (TRUE if divides(KEYS, keys) else key < size(keys))
 
     def place(self, row: Expr, key: Expr) -> dict[Expr, Expr]:
         return {**placed(self.o.rows, row), **placed(self.o.keys, key)}
@@ -283,13 +285,13 @@ class _Kernel:
         x, y, p = var("x"), var("y"), var("e", f32)
         new, shift, scale = var("new", f32), var("shift", f32), var("scale", f32)
         subtracted, factor = rescaled(load(self.m, (T, H)), new)
-        rows, keys = self.c.rows, extent(o.keys)
-        edge = (TRUE if divides(self.form.rows, rows) else x < size(rows)) & (TRUE if divides(KEYS, keys) else y < size(keys))
-        weight = substitute(_guarded(o.weight, edge, self.place(x, y)), {P: p})
+        row, key = self.edges(x, y)
+        weight = substitute(_guarded(o.weight, row & key, self.place(x, y)), {P: p})
         value = weight if self.form.dtype is f32 else lookup("cast")(weight, dtype=self.form.dtype)
         into = share.row(H) * self.p.row_step + share.column(G) + LANE
-        one = [Let("y", KT * KEYS + share.column(G) + LANE), Let("e", exponential(load(self.s, (T, share.element(H, G, LANE))) - shift)),
-               Store(self.l, (T, H), load(self.l, (T, H)) + p), Store(self.p.buffer, (into,), value)]
+        one: list[Stmt] = [
+            Let("y", KT * KEYS + share.column(G) + LANE), Let("e", exponential(load(self.s, (T, share.element(H, G, LANE))) - shift)),
+            Store(self.l, (T, H), load(self.l, (T, H)) + p), Store(self.p.buffer, (into,), value)]
         at = (T, sums.element(H, G, LANE))
         return [share.each_row([
             Let("x", self.row + share.row(H)), Let("new", lookup("maximum")(load(self.m, (T, H)), load(top, (T, H)))),

@@ -126,7 +126,8 @@ class Staged:
 
     @property
     def registers(self) -> Buffer:
-        return Buffer(f"r{self.operand.name}", self.dtype, (pieces(self.rows * self.depth // self.lanes, THREADS) * self.lanes,), "register")
+        vectors = pieces(self.rows * self.depth // self.lanes, THREADS)
+        return Buffer(f"r{self.operand.name}", self.dtype, (vectors * self.lanes,), "register")
 
     def vectors(self, body: Callable[[Expr, Expr, Expr], Sequence[Stmt]]) -> list[Stmt]:
         """``body(row, k, q)`` for each vector that a thread copies: its first row and contracted element in the tile, its number."""
