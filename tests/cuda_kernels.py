@@ -1,6 +1,6 @@
-"""Programs for a GPU that is not here: compiled to kernels, checked, run as CUDA text on the CPU, and by NVRTC for real chips.
+"""Kernels for a GPU that is not here, one program at a time: checked, interpreted, run as CUDA text on the CPU, compiled by NVRTC.
 
-    program = Program(f, x, y)              all kernels verified
+    program = Program(f, x, y)
     program.interpret(x, y)                 by the interpreter of Kernels
     program.run(x, y, order="descending")   the CUDA text, on the threads of ``cuda_shim`` in this order
     program.resources("sm_80")              registers, spills, local memory, as ptxas tells them
@@ -11,68 +11,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import cuda_backend
 import numpy as np
-from cuda_shim import ShimDevice, table
 
 import xlc
-from xlc import pipeline
 from xlc.backends.cuda import nvrtc
-from xlc.backends.cuda.backend import CudaBackend, numerics, prelude
-from xlc.backends.cuda.module import emit_module, evaluate, places
-from xlc.ir.interp import interpret_plan, sizes_from
-from xlc.ir.machine import Machine
+from xlc.backends.cuda.backend import numerics, prelude
+from xlc.backends.cuda.module import emit_module
+from xlc.ir.interp import interpret_plan
+from xlc.ir.loops import Kernel
 from xlc.ir.verify import verify_kernel, verify_plan
 
-
-class Nowhere:
-    """A device that compiles nothing."""
-
-    name, arch, compiler, captures = "nowhere", "sm_80", "none", False
-    machine = Machine(vector_bits=128, cores=132, panels=False, stacked=False)
-
-    def compile(self, text: str, graph: bool = False) -> bytes:
-        return b""
-
-
-pipeline.BACKENDS.setdefault("nowhere", lambda device: CudaBackend(Nowhere()))
+cuda_backend.install()
 
 
 class Program:
     def __init__(self, f: Callable[..., Any], *args: Any, **options: Any):
-        self.plan = xlc.jit(f, device="nowhere", **options).compile(*args).plan
+        self.compiled = {o: xlc.jit(f, device=f"shim:{o}", **options) for o in ("ascending", "descending", "random")}
+        self.plan = self.compiled["ascending"].compile(*args).plan
         verify_plan(self.plan)
         self.unproven = [u for k in self.plan.kernels for u in verify_kernel(k)]
-        self.module = emit_module(self.plan)
 
     @property
-    def kernels(self) -> Any:
-        return self.plan.kernels
+    def kernels(self) -> tuple[Kernel, ...]:
+        return tuple(self.plan.kernels)
 
     @property
     def text(self) -> str:
-        return self.module.text
+        return emit_module(self.plan).text
 
     def interpret(self, *arrays: np.ndarray) -> np.ndarray:
         return interpret_plan(self.plan, arrays)[0]
 
-    def run(self, *arrays: np.ndarray, order: str = "ascending", seed: int = 0) -> np.ndarray:
-        device = ShimDevice(order=order, seed=seed)
-        plan, module = self.plan, device.load(numerics() + self.text)
-        params = sorted((s for s in plan.slots if s.place == "param"), key=lambda s: evaluate(s.at, {}))
-        results = sorted((s for s in plan.slots if s.place == "result"), key=lambda s: evaluate(s.at, {}))
-        sizes = sizes_from([s.type for s in params], arrays)
-        given = [device.asarray(a) for a in arrays]
-        out = [device.empty(tuple(n if isinstance(n, int) else n.evaluate(sizes) for n in s.type.shape), s.type.dtype.numpy) for s in results]
-        constants = [device.asarray(c.value) for c in plan.constants]
-        arena = device.workspace(plan.arena if isinstance(plan.arena, int) else plan.arena.evaluate(sizes))
-        counter, at = device.asarray(np.zeros(4, np.uint32)), places(plan)
-        addresses = [*map(device.address, (*given, *out, *constants)), arena.address, device.address(counter)]
-        assert len(addresses) == at["length"]
-        for e in self.module.entries:
-            count = evaluate(e.blocks, sizes)
-            if count:
-                device.launch(module.function(e.name), count, e.shared, table(addresses, [sizes[n] for n in plan.sizes]), e.cooperative)
-        return device.numpy(out[0])
+    def run(self, *arrays: np.ndarray, order: str = "ascending") -> np.ndarray:
+        return np.array(self.compiled[order](*arrays), subok=False)
 
     def resources(self, arch: str) -> dict[str, nvrtc.Resources]:
         return nvrtc.compile(prelude() + numerics() + self.text, arch).resources
+
+
+def checked(f: Callable[..., Any], *arrays: np.ndarray, interpret: bool = True, chips: tuple[str, ...] = (), **options: Any) -> np.ndarray:
+    """The result of a program: the same whatever the order of threads, and what the interpreter says. No chip needs local memory."""
+    program = Program(f, *arrays, **options)
+    got = program.run(*arrays)
+    np.testing.assert_array_equal(program.run(*arrays, order="random"), got)
+    if interpret:
+        np.testing.assert_array_equal(program.interpret(*arrays), got)
+    for arch in chips:
+        for name, used in program.resources(arch).items():
+            assert not used.stack and not used.spill_stores, (name, used)
+    return got
+
+
+__all__ = ["Program", "checked"]

@@ -64,7 +64,7 @@ LONG = {
     "xlc/numpy/shape.py": "thirty short functions of one namespace",
     "xlc/ir/verify.py": "the verifiers of graphs, kernels and plans are to be read together",
     "xlc/run/fallback.py": "the call path once more, in Python, for machines without a C++ compiler",
-    "xlc/schedule/reduce.py": "one nest, built in two ways that share their stages",
+    "xlc/ir/prove.py": "one prover, whose rules are tried in turn",
     "csrc/dispatcher.cpp": "the call path, in one translation unit so that it is inlined",
 }
 LIMIT, TEST_LIMIT = 400, 800

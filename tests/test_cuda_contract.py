@@ -78,8 +78,8 @@ def test_shapes(shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("dtype", ["f8", "f2", "i1", "u2", "i4", "i8", "?"])
 def test_dtypes(dtype: str) -> None:
     rng = np.random.default_rng(7)
-    pairs = [(draw(rng, (m, k), dtype), draw(rng, (k, n), dtype)) for m, k, n in ((40, 33, 37), (3, 50, 40))]
-    got = xlc.jit(lambda a, b, c, d: (a @ b, c @ d), device="shim:random")(*pairs[0], *pairs[1])
+    pairs = [(draw(rng, (m, k), dtype), draw(rng, (k, n), dtype)) for m, k, n in ((40, 33, 37), (3, 50, 40), (5, 20, 48))]
+    got = xlc.jit(lambda a, b, c, d, e, f: (a @ b, c @ d, e @ f), device="shim:random")(*(x for pair in pairs for x in pair))
     for y, (a, b) in zip(got, pairs, strict=True):
         assert y.dtype == np.dtype(dtype)
         if a.dtype.kind in "iub":
@@ -91,7 +91,7 @@ def test_dtypes(dtype: str) -> None:
 
 
 @shim
-@pytest.mark.parametrize("spec", ["bij,bjk->bik", "bij,bj->bi", "ibj,jbk->bik", "bi,bi->b", "ij,kl->ijkl", "abij,abkj->abik"])
+@pytest.mark.parametrize("spec", ["bij,bjk->bik", "bij,bj->bi", "i,j->ij", "ibj,jbk->bik", "bi,bi->b", "ij,kl->ijkl", "abij,abkj->abik"])
 def test_contractions(spec: str) -> None:
     sizes = {"a": 2, "b": 3, "i": 13, "j": 20, "k": 9, "l": 4}
     rng = np.random.default_rng(len(spec))
@@ -233,18 +233,20 @@ def test_cut_sums() -> None:
 
 
 @shim
-def test_a_missing_barrier_is_found(tmp_path: Any) -> None:
+@pytest.mark.parametrize(("dtype", "missing"), [("f4", "__syncthreads();"), ("f2", "__syncthreads();"), ("f2", "xlc_cp_wait<1>();")])
+def test_what_is_missing_is_found(dtype: str, missing: str, tmp_path: Any) -> None:
+    """A barrier, or the wait for copies in the background: then some order of threads gives another result."""
     rng = np.random.default_rng(4)
-    x, w = draw(rng, (40, 64), "f4"), draw(rng, (64, 40), "f4")
+    x, w = draw(rng, (40, 160), dtype), draw(rng, (160, 40), dtype)
     compiled = xlc.jit(lambda x, w: x @ w, device="shim:random").compile(x, w)
     text = compiled.program.backend.text(compiled.plan)
-    assert "__syncthreads();" in text
-    (tmp_path / f"{compiled.plan.name}.cu").write_text(text.replace("__syncthreads();", ""))
+    assert missing in text
+    (tmp_path / f"{compiled.plan.name}.cu").write_text(text.replace(missing, ""))
     with config.context(override=str(tmp_path)):
         found = []
         for order in ("ascending", "descending", "random"):
             found.append(xlc.jit(lambda x, w: x @ w, device=f"shim:{order}")(x, w))
-    assert not all(np.allclose(y, x @ w, atol=1e-3) for y in found)
+    assert not all(np.allclose(y, x.astype("f8") @ w, atol=0.05) for y in found)
 
 
 SMALL: list[tuple[Any, tuple[int, ...], tuple[int, ...], Any]] = [
@@ -299,8 +301,8 @@ def large() -> list[tuple[str, Any, tuple[Any, ...], int]]:
         ("f32 with gelu", lambda x, y, b: xlc.nn.gelu(x @ y + b), (z(4096, 1024), z(1024, 4096), z(4096)), 168),
         ("f64", mm, (z(2048, 2048, dtype="f8"), z(2048, 2048, dtype="f8")), 168),
         ("i8", mm, (z(2048, 2048, dtype="i1"), z(2048, 2048, dtype="i1")), 168),
-        ("bf16", mm, (z(4096, 4096, **half), z(4096, 4096, **half)), 128),
-        ("bf16 with gelu", lambda x, y, b: xlc.nn.gelu(x @ y.T + b), (z(4096, 1024, **half), z(4096, 1024, **half), z(4096, **half)), 128),
+        ("bf16", mm, (z(4096, 4096, **half), z(4096, 4096, **half)), 192),
+        ("bf16 with gelu", lambda x, y, b: xlc.nn.gelu(x @ y.T + b), (z(4096, 1024, **half), z(4096, 1024, **half), z(4096, **half)), 192),
         ("bf16, primes", mm, (z(1031, 1033, **half), z(1033, 1031, **half)), 128),
         ("conv", lambda x, w: xlc.nn.conv(x, w, padding=1), (z(32, 56, 56, 64), z(3, 3, 64, 64)), 168),
         ("conv of halves", lambda x, w: xlc.nn.conv(x, w, stride=2), (z(32, 57, 57, 64, dtype="f2"), z(3, 3, 64, 64, dtype="f2")), 128),
@@ -327,9 +329,10 @@ def test_registers(case: int, arch: str) -> None:
 @chips
 @pytest.mark.parametrize(("case", "loop"), [
     (0, {"fma.rn.f32": 512, "ld.shared.v4.f32": 32, "ld.shared": 32, "ld.global.nc.v4.f32": 2, "bar.sync": 1}),
-    (5, {"mma.sync": 32, "ldmatrix": 12, "cp.async.cg": 4, "cp.async.wait_group": 1, "bar.sync": 1, "ld.shared": 0, "ld.global": 0})])
+    (5, {"mma.sync": 64, "ldmatrix": 16, "cp.async.cg": 6, "cp.async.wait_group": 1, "bar.sync": 1, "ld.shared": 0, "ld.global": 0})])
 def test_the_main_loop(case: int, loop: dict[str, int]) -> None:
-    """Of 128 x 128 tiles: nothing but what there must be, and in whole vectors. A step is 8 contracted elements in f32, 32 in bf16."""
+    """Nothing but what there must be, and in whole vectors. In f32 a step is 8 contracted elements of 128 x 128 tiles, in bf16 32 of
+    128 x 256."""
     _, f, args, _ = large()[case]
     compiled = xlc.jit(f, device="cuda:sm_80").compile(*args)
     backend: Any = compiled.program.backend

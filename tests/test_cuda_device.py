@@ -5,118 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_cupy import FakeCupy, FakeStream
 
 from xlc.backends.cuda import device as devices
 from xlc.backends.cuda.chip import CHIPS, chip
 from xlc.backends.cuda.device import AbsentDevice, CupyDevice
 from xlc.errors import XlcError, XlcTypeError, XlcValueError
-
-
-class FakeArray:
-    def __init__(self, shape: Any, dtype: Any, number: int, address: int = 4096):
-        self.shape, self.dtype = shape, np.dtype(dtype)
-        self.device, self.data = SimpleNamespace(id=number), SimpleNamespace(ptr=address)
-
-
-class FakeCupy:
-    """Two GPUs. ``calls`` holds what was asked, in order; a launch into a stream that is captured goes to the graph."""
-
-    ndarray, __version__ = FakeArray, "14.2.0"
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.device, self.streams = 0, [FakeStream(self, 0)]
-        self.addresses = iter(range(0x10000, 1 << 30, 0x1000))
-        attributes = {75: 9, 76: 0, 16: 132, 97: 232448, 81: 233472, 39: 2048, 38: 52428800, 82: 65536}
-        self.cuda = SimpleNamespace(
-            runtime=SimpleNamespace(getDeviceCount=lambda: 2, getDevice=lambda: self.device, driverGetVersion=lambda: 12040,
-                                    deviceGetAttribute=lambda which, number: attributes[which],
-                                    getDeviceProperties=lambda number: {"name": b"NVIDIA H200"}),
-            driver=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
-                                   funcSetAttribute=lambda *args: self.calls.append(("allow", *args)),
-                                   occupancyMaxActiveBlocksPerMultiprocessor=lambda f, threads, shared: 65536 // 32 // threads),
-            Device=lambda number: FakeCurrent(self, number), Stream=lambda non_blocking: FakeStream(self, 77),
-            get_current_stream=lambda: self.streams[-1], alloc=self.alloc, function=SimpleNamespace(Module=lambda: FakeModule(self)))
-
-    def alloc(self, nbytes: int) -> Any:
-        self.calls.append(("alloc", nbytes))
-        return SimpleNamespace(ptr=next(self.addresses))
-
-    def empty(self, shape: Any, dtype: Any) -> FakeArray:
-        return FakeArray(shape, dtype, self.device)
-
-    def asarray(self, value: Any) -> FakeArray:
-        self.calls.append(("copy", type(value)))
-        return FakeArray(value.shape, value.dtype, self.device)
-
-    def from_dlpack(self, value: Any) -> FakeArray:
-        self.calls.append(("from_dlpack", type(value)))
-        return FakeArray(value.shape, value.dtype, self.device)
-
-
-class FakeCurrent:
-    def __init__(self, cupy: FakeCupy, number: int):
-        self.cupy, self.number = cupy, number
-
-    def __enter__(self) -> None:
-        self.outer, self.cupy.device = self.cupy.device, self.number
-
-    def __exit__(self, *exc: object) -> None:
-        self.cupy.device = self.outer
-
-
-class FakeStream:
-    def __init__(self, cupy: FakeCupy, number: int):
-        self.cupy, self.ptr = cupy, number
-        self.recorded: list[Any] | None = None
-
-    def __enter__(self) -> FakeStream:
-        self.cupy.streams.append(self)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.cupy.streams.pop()
-
-    def begin_capture(self) -> None:
-        assert self.ptr not in (0, 1, 2)
-        self.recorded = []
-        self.cupy.calls.append(("begin",))
-
-    def end_capture(self) -> Any:
-        recorded, self.recorded = self.recorded, None
-        self.cupy.calls.append(("end",))
-        return SimpleNamespace(launch=lambda: self.cupy.calls.append(("graph", self.cupy.streams[-1].ptr, *(r[1] for r in recorded or ()))))
-
-    def is_capturing(self) -> bool:
-        return self.recorded is not None
-
-    def synchronize(self) -> None:
-        raise AssertionError("the host waits for the device")
-
-
-class FakeModule:
-    def __init__(self, cupy: FakeCupy):
-        self.cupy = cupy
-
-    def load(self, cubin: bytes) -> None:
-        if cubin != b"cubin":
-            raise RuntimeError("CUDA_ERROR_NO_BINARY_FOR_GPU")
-        self.cupy.calls.append(("load", self.cupy.device))
-
-    def get_function(self, name: str) -> Any:
-        def start(grid: Any, block: Any, args: Any, shared_mem: int, enable_cooperative_groups: bool) -> None:
-            assert block == (256,) and all(isinstance(a, np.ndarray) and a.size == 1 for a in args)
-            stream = self.cupy.streams[-1]
-            call = ("launch", name, grid, shared_mem, *(a.tobytes() for a in args), *(["cooperative"] if enable_cooperative_groups else []))
-            (self.cupy.calls if stream.recorded is None else stream.recorded).append(call)
-
-        start.ptr = hash(name)  # type: ignore[attr-defined]
-        return start
 
 
 @pytest.fixture
@@ -285,11 +183,14 @@ def test_a_chip_that_is_not_here() -> None:
     absent = AbsentDevice("sm_90a")
     assert absent.arch == "sm_90a" and absent.chip is CHIPS["sm_90"] and absent.chip.specific == "sm_90a" and not absent.owns(np.zeros(1))
     assert chip("sm_80").specific == "sm_80"
+    assert chip("sm_107").sms == chip("sm_100").sms
+    assert (chip("sm_88").arch, chip("sm_88").shared_block) == ("sm_88", chip("sm_86").shared_block)
     for act in (lambda: absent.load("", b""), lambda: absent.empty((1,), "f4"), lambda: absent.asarray([1])):
         with pytest.raises(XlcError, match="compiled for sm_90a, which is not here"):
             act()
-    with pytest.raises(XlcValueError, match="sm_10.*sm_75, sm_80"):
-        AbsentDevice("sm_10")
+    for wrong in ("sm_10", "sm_130", "gfx90a", ""):
+        with pytest.raises(XlcValueError, match="sm_75, sm_80"):
+            AbsentDevice(wrong)
 
 
 def test_without_a_gpu(cupy: FakeCupy) -> None:

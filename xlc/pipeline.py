@@ -146,7 +146,7 @@ class Passes:
     def stages(self, graph: Graph, donate: Sequence[int | tuple[int, int]]) -> Stages:
         """Kernels and plan of a graph on which all passes have run."""
         knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows,
-                              config.fuse_tiles, self.backend.machine.staged and not self.options.strict, self.options.strict)
+                              config.fuse_tiles, self.backend.machine.threads > 1 and not self.options.strict, self.options.strict)
 
         def partitioned(g: Graph) -> Partition:
             return tile(fuse(g, knobs), g, knobs, self.backend.machine) if self.options.fuse else separate(g)

@@ -39,11 +39,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all by default")
     parser.add_argument("--json", metavar="FILE", help="write rows and tables")
     parser.add_argument("--smoke", action="store_true", help="everything once on tiny arrays: the times mean nothing")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"after which no group begins (default {SECONDS:.0f})")
+    parser.add_argument("--seconds", type=float, help=f"after which no group begins (default {SECONDS:.0f}; a smoke run has an hour)")
     parser.add_argument("--worker", metavar="FILE", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if unknown := [g for g in chosen.groups if g not in GROUPS]:
         parser.error(f"no group {unknown[0]!r}; there are {', '.join(GROUPS)}")
+    chosen.seconds = chosen.seconds or (3600.0 if chosen.smoke else SECONDS)
     return chosen
 
 

@@ -41,9 +41,8 @@ from xlc.ir.loops import (
 )
 from xlc.ir.types import DType, bool_, i64
 
-Interval = tuple[float, float]
-NARROW = (-(2.0**31), 2.0**31 - 1)
-UNKNOWN: Interval = (-inf, inf)
+from .intervals import INDEX, NARROW, UNKNOWN, Interval, interval_of
+
 Access = tuple[Buffer, Expr, Expr | None]  # of one-dimensional memory: where, and the condition
 
 
@@ -194,13 +193,13 @@ class Printer:
         if name == "lookup":
             return self.temporary(x, self.lookup(x, found[0]))
         d = x.args[1].dtype if name == "where" else x.args[0].dtype
-        interval = _interval(name, [v.range for v in found]) if x.dtype is i64 and d is i64 else UNKNOWN
-        if d is i64 and name in _INDEX and all(v.narrow for a, v in zip(x.args, found, strict=True) if a.dtype is i64) \
+        interval = interval_of(name, [v.range for v in found]) if x.dtype is i64 and d is i64 else UNKNOWN
+        if d is i64 and name in INDEX and all(v.narrow for a, v in zip(x.args, found, strict=True) if a.dtype is i64) \
                 and (x.dtype is bool_ or (NARROW[0] <= interval[0] and interval[1] <= NARROW[1])):
             positive = all(v.range[0] >= 0 for v in found)
             known = found[-1].range[0] == found[-1].range[1] and found[-1].range[0] > 0
             if name not in ("floor_divide", "remainder") or positive and known:
-                return self.temporary(x, _INDEX[name](*(v.text for v in found)), x.dtype is i64, interval)
+                return self.temporary(x, INDEX[name](*(v.text for v in found)), x.dtype is i64, interval)
         # a narrow value is the same number; only where the width of what an operator works on shows, it is made wide
         keep = name == "cast" and x.dtype.kind != "u"
         texts = [v.text if keep or not v.narrow else f"({self.ctype(i64)}){v.text}" for v in found]
@@ -391,44 +390,5 @@ def _access(x: Expr) -> Access:
 def _holds_loops(body: Iterable[Stmt]) -> bool:
     return any(isinstance(s, (Loop, If)) for s in body)
 
-
-def _interval(name: str, args: Sequence[Interval]) -> Interval:
-    """The interval of an index operator's result."""
-    (a, b), (c, d) = args[0], args[-1]
-    match name:
-        case "add":
-            return a + c, b + d
-        case "subtract":
-            return a - d, b - c
-        case "multiply":
-            products = [x * y if x and y else 0.0 for x in (a, b) for y in (c, d)]
-            return min(products), max(products)
-        case "floor_divide" if c == d and c > 0:
-            return (a // c if a > -inf else a), (b // c if b < inf else b)
-        case "remainder" if c == d and c > 0:
-            return (0.0, min(b, c - 1)) if a >= 0 else (0.0, c - 1)
-        case "minimum":
-            return min(a, c), min(b, d)
-        case "maximum":
-            return max(a, c), max(b, d)
-        case "where":
-            (e, f) = args[1]
-            return min(e, c), max(f, d)
-        case "bitwise_and" if a >= 0 and c >= 0:
-            return 0.0, min(b, d)
-        case "bitwise_xor" if a >= 0 and c >= 0 and max(b, d) < inf:
-            return 0.0, float((1 << int(max(b, d)).bit_length()) - 1)
-    return UNKNOWN
-
-
-_INDEX: dict[str, Callable[..., str]] = {
-    "add": "({} + {})".format, "subtract": "({} - {})".format, "multiply": "({} * {})".format,
-    "floor_divide": "(int)((unsigned){} / {}u)".format, "remainder": "(int)((unsigned){} % {}u)".format,
-    "minimum": "({0} < {1} ? {0} : {1})".format, "maximum": "({0} > {1} ? {0} : {1})".format,
-    "bitwise_and": "({} & {})".format, "bitwise_xor": "({} ^ {})".format, "where": "({} ? {} : {})".format,
-    "less": "({} < {})".format, "less_equal": "({} <= {})".format, "greater": "({} > {})".format, "greater_equal": "({} >= {})".format,
-    "equal": "({} == {})".format, "not_equal": "({} != {})".format,
-}
-"""What is written on indices that fit 32 bits."""
 
 __all__ = ["Interval", "Printer", "Scalars", "Value"]

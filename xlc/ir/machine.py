@@ -17,8 +17,9 @@ class Machine:
     l2: int = 2 << 20
     l3: int = 32 << 20
     cores: int = 2
+    threads: int = 1  # of a core, that work on one piece of a kernel together (a GPU's block)
+    shared: int = 0  # bytes of memory that they have in common
     panels: bool = True  # contractions read their right-hand side from panels as wide as a register tile
-    staged: bool = False  # contractions copy tiles of their operands to fast memory, and many cores work on one (a GPU)
     stacked: bool = True  # what lies between the stages of one kernel may lie on the stack of a thread, a block of rows at a time
 
     def rows_of_stages(self, stages: Sequence[Any], shared: int) -> int | str:

@@ -319,6 +319,9 @@ class Prover:
             return ([[{}]] if self._proved(divisor) else []), (upper + ([[t]] if self._proved(t) else []))
         if name == "floor_divide":
             return self._quotient_bounds(a)
+        if name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+            ends = [e for x in a.args for low in (True, False) if (e := self._constant(self.poly(x), low)) is not None and e >= 0]
+            return ([[{}]], [[number((1 << max(ends).bit_length()) - 1)]]) if len(ends) == 4 else ([], [])
         if name == "cast" and a.args[0].dtype.kind in "biu" and a.args[0].dtype.bits < 64:
             d = a.args[0].dtype
             high = 1 if d.kind == "b" else 2 ** (d.bits - (d.kind == "i")) - 1
@@ -342,6 +345,12 @@ class Prover:
                 if e is not None:
                     upper.append([plus(e, number(-1))])
         return lower, upper
+
+    def constant(self, e: Expr) -> int | None:
+        """The number that an expression is proved to be, if it is one."""
+        self.steps = MAX_STEPS
+        low, high = (self._constant(self.poly(e), first) for first in (True, False))
+        return low if low == high else None
 
     def _constant(self, p: Poly, low: bool) -> int | None:
         """A constant bound of a polynomial, if it has one."""

@@ -39,6 +39,9 @@ class Access:
 
 def conflicts(loop: Loop, accesses: Sequence[Access], buffers: set[Buffer]) -> list[str]:
     """What could not be proved free of races between iterations of a loop: one line for each buffer."""
+    trips = loop.stop - loop.start
+    if trips.is_const and trips.value <= loop.step:
+        return []
     inside = [a for a in accesses if any(v is loop for v in a.loops)]
     found = []
     for b in sorted(buffers, key=lambda b: b.name):
@@ -133,7 +136,8 @@ def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
     """Whether the address, read as a number in a mixed radix, determines the iteration.
 
     An address H*M + L with 0 <= L < M gives both H and L, which are split further in the same way. A part Q gives the digit w (the loop's
-    variable, or a quotient or remainder of it) if 0 <= Q - u*w < u for some unit u. All accesses have to agree in M, w and u."""
+    variable, or a quotient or remainder of it) if 0 <= Q - u*w < u for some unit u. All accesses have to agree in M, w and u. A digit that
+    conditions make the same number at every access is known, too."""
     if len(uses) > MOST_SPLIT:
         return False
     i = var(loop.var)
@@ -143,7 +147,9 @@ def _digits(loop: Loop, uses: Sequence[Access]) -> bool:
             prover = Prover()
             parts.append((prover, _enter(prover, a, {}, stack)))
         own = {x for _, p in parts for m in p for x in m if any(y is i for y in walk(x))}
-        return _determine(loop, _given(loop, parts, own, 3))
+        asked = {x for a in uses for c, _ in a.conditions for x in walk(c) if x is i or x.args and x.args[0] is i and x.dtype is i64}
+        same = {x for x in asked if len(values := {prover.constant(x) for prover, _ in parts}) == 1 and None not in values}
+        return _determine(loop, _given(loop, parts, own, 3) | same)
 
 
 _Part = tuple[Prover, Poly]  # a part of an address, and what is known where it occurs

@@ -44,7 +44,8 @@ class _Structure:
         return self.name("buffer", b.name), b.dtype.name, b.shape, b.space
 
     def of(self, k: Kernel) -> tuple[Any, ...]:
-        head = tuple([self.buffer(b) for b in k.inputs]), tuple([self.buffer(b) for b in k.outputs]), k.sizes, k.inplace, k.streaming, k.library
+        buffers = tuple([self.buffer(b) for b in k.inputs]), tuple([self.buffer(b) for b in k.outputs])
+        head = *buffers, k.sizes, k.inplace, k.streaming, k.library
         return head, self.body(k.body), tuple(self.rows)
 
     def body(self, body: Sequence[Stmt]) -> tuple[Any, ...]:

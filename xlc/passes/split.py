@@ -1,20 +1,24 @@
-"""Long reductions and contractions with few results are cut in two, so that all threads can work and the order of a sum is fixed.
+"""Long reductions with few results are cut in two, so that all threads can work and the order of a sum is fixed.
 
     %0: f32[] = sum(%x) {axes=(0,)}        %x: f32[1000003]
     ->
     %0: f32[64,15625] = reshape(slice(%x)),  %1: f32[64] = sum(%0) {axes=(1,)},  %2: f32[1] = sum(slice(%x)) ...
     %3: f32[] = sum(concat(%1, %2)) {axes=(0,)}
 
-    %0: f32[64,64] = dot(%x, %y) {contract=((0,), (0,))}        %x, %y: f32[100352,64]        (a machine of 132 cores)
+    %0: f32[64,64] = dot(%x, %y) {contract=((0,), (0,))}        %x, %y: f32[100352,64]        (a GPU of 132 processors)
     ->
     %0: f32[98,64,64] = dot(reshape(%x), reshape(%y)) {contract=((1,), (1,)), batch=((0,), (0,))},  %1 = sum(%0) {axes=(0,)}
 
-Invariant established: a reduction with fewer than FEW_ROWS results reduces at most LONG elements for each, unless a size is symbolic.
-The number of pieces depends on the shape, and for a contraction on the processor: results do not depend on the number of threads.
-Contractions are cut for GPUs alone, where the results, a tile for each core, leave most of them idle.
+Invariant established: on a CPU, a reduction with fewer than FEW_ROWS results reduces at most LONG elements for each, unless a size is
+symbolic, and the number of pieces depends on the shape alone: results do not depend on the number of threads. On a GPU, whose blocks of
+threads each take a row, or COLUMNS neighbouring ones, there are blocks for all of its processors, or no thread does more than STEPS.
+Contractions are cut there, too, where their results, a tile for each processor, leave most of them idle.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
 
 from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node
@@ -24,12 +28,15 @@ from xlc.ir.types import f32, product
 from .layout import free_dimensions
 
 FEW_ROWS, LONG, PIECES = 16, 1 << 16, 64
+COLUMNS, STEPS = 32, 32
 TILE, PIECE = 64, 1024  # of a contraction: rows and columns that a core works on, contracted elements that are worth a piece
 
 
 def split(graph: Graph, machine: Machine) -> Graph:
     def cut(n: Node, args: tuple[Node, ...]) -> Node | None:
-        return _split_dot(n, args, machine.cores) if machine.staged and n.op.kind == "contraction" else _split(n, args)
+        if n.op.kind == "contraction":
+            return _split_dot(n, args, machine.cores) if machine.threads > 1 else None
+        return _split(n, args, machine)
 
     return graph.rebuild(cut)
 
@@ -39,7 +46,7 @@ def _split_dot(n: Node, args: tuple[Node, ...], cores: int) -> Node | None:
     left, right = free_dimensions(n)
     sizes = [product(x.shape[d] for d in dims) for x, dims in zip((args[0], args[1], args[0], args[0]), (left, right, lb, lc), strict=True)]
     rows, columns, batch, depth = (s if isinstance(s, int) else 0 for s in sizes)
-    if not n.dtype.is_float or not rows * columns * batch * depth:
+    if not n.dtype.is_float or not lc or not rows * columns * batch * depth:
         return None
     few = min(rows, columns) <= TILE // 8
     tiles = batch * (-(-rows * columns * 8 // (TILE * TILE)) if few else -(-rows // TILE) * -(-columns // TILE))
@@ -76,36 +83,49 @@ def _in_pieces(x: Node, axis: int, pieces: int) -> Node:
     return lookup("reshape")(x, shape=(*x.shape[:axis], pieces, each, *x.shape[axis + 1:]))
 
 
-def _split(n: Node, args: tuple[Node, ...]) -> Node | None:
+def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
     if n.op.kind != "reduction" or n.op.name in ("argmax", "argmin"):
         return None
     (x,), axes = args, n["axes"]
     rows = product(s for d, s in enumerate(x.shape) if d not in axes)
-    row = product(x.shape[d] for d in axes)
-    if not isinstance(rows, int) or not isinstance(row, int) or rows >= FEW_ROWS or row * rows <= LONG or not rows:
+    if not isinstance(rows, int) or not rows or not all(isinstance(x.shape[d], int) for d in axes):
         return None
-    axis = next((d for d in axes if x.shape[d] >= 4 * PIECES), None)
-    if axis is None:
+    pieces = _pieces(rows, [x.shape[d] for d in axes], x.rank - 1 in axes, machine)
+    axis = next((d for d in axes if x.shape[d] >= 4 * pieces), None)
+    if pieces == 1 or axis is None:
         return None
     reshape, slice_, concat, cast = lookup("reshape"), lookup("slice"), lookup("concat"), lookup("cast")
     wide = n.op.name in ("sum", "prod") and x.dtype.is_float and x.dtype.bits == 16
     if wide:
         x = cast(x, dtype=f32)
     extent = x.shape[axis]
-    each = extent // PIECES
+    each = extent // pieces
     main = x
-    if each * PIECES != extent:
-        main = slice_(x, **_bounds(x, axis, 0, each * PIECES))
-    shape = (*x.shape[:axis], PIECES, each, *x.shape[axis + 1:])
+    if each * pieces != extent:
+        main = slice_(x, **_bounds(x, axis, 0, each * pieces))
+    shape = (*x.shape[:axis], pieces, each, *x.shape[axis + 1:])
     inner = tuple(d if d < axis else d + 1 for d in axes)
     partial = n.op(reshape(main, shape=shape), axes=inner)
     kept = sum(d not in axes for d in range(axis))  # where the pieces are among the partial results' dimensions
-    if each * PIECES != extent:
-        rest = n.op(slice_(x, **_bounds(x, axis, each * PIECES, extent)), axes=axes)
+    if each * pieces != extent:
+        rest = n.op(slice_(x, **_bounds(x, axis, each * pieces, extent)), axes=axes)
         rest = reshape(rest, shape=(*rest.shape[:kept], 1, *rest.shape[kept:]))
         partial = concat(partial, rest, axis=kept)
     total = n.op(partial, axes=(kept,))
     return cast(total, dtype=n.dtype) if wide else total
+
+
+def _pieces(rows: int, extents: Sequence[int], along: bool, machine: Machine) -> int:
+    """Into how many parts a row of these extents is cut. ``along``: its elements are neighbours in memory."""
+    row = prod(extents)
+    if machine.threads == 1:
+        return PIECES if rows < FEW_ROWS and row * rows > LONG else 1
+    blocks = rows if along else -(-rows // COLUMNS)
+    steps = row // (4 * machine.threads if along else machine.threads // COLUMNS)  # of a thread, one after another
+    if blocks >= 2 * machine.cores or steps < STEPS:
+        return 1
+    wanted = max(min(4 * machine.cores // blocks, steps // (STEPS // 4), max(extents) // 4), 1)
+    return 1 << (wanted.bit_length() - 1)
 
 
 def _bounds(x: Node, axis: int, start: int, stop: int) -> dict[str, tuple[object, ...]]:

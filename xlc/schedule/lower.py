@@ -31,9 +31,11 @@ STREAM_BYTES = 48 << 20
 MiB of L3 among the cores of a socket: the next kernel, too, is then faster when it reads them from memory."""
 Loads = dict[Buffer, set[Expr]]  # the addresses at which a buffer is read
 Lowering = Callable[[Group, Places, Machine], "tuple[Stmt, ...] | None"]
+Scratch = Callable[[Group], tuple[Node, ...]]
+"""Memory that the kernel of a group needs beside its results, as nodes that nobody reads; lowerings find them among their places."""
 
 
-def lower(group: Group, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]]) -> Step:
+def lower(group: Group, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]], scratch: Scratch) -> Step:
     """The kernel of a group, by the first lowering of its kind that takes it."""
 
     inputs = group_inputs(group)
@@ -62,7 +64,7 @@ def lower_body(group: Group, places: Places, machine: Machine, lowerings: Mappin
 
 
 def scratch(group: Group) -> tuple[Node, ...]:
-    """Memory that the kernel of a group needs beside its results."""
+    """What the lowerings for CPUs need."""
     return blocks_in_memory(group) if group.tiling else rows_in_memory(group)
 
 
@@ -82,11 +84,11 @@ def group_after(group: Group) -> tuple[Node, ...]:
 
 
 class Lowerings:
-    """Lowering of many groups, by a backend's table or that for CPUs: those that are equal but for what they read and write share one
-    kernel."""
+    """Lowering of many groups, by a backend's table (and what its lowerings need as ``scratch``) or that for CPUs: those that are equal but
+    for what they read and write share one kernel."""
 
-    def __init__(self, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]] | None = None):
-        self.machine, self.lowerings = machine, lowerings or LOWERINGS
+    def __init__(self, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]] | None = None, scratch: Scratch = scratch):
+        self.machine, self.lowerings, self.scratch = machine, lowerings or LOWERINGS, scratch
         self.known: dict[object, tuple[Step, list[int]]] = {}
 
     def __call__(self, group: Group) -> Step:
@@ -94,11 +96,11 @@ class Lowerings:
         key = structure(group, inputs)
         found = self.known.get(key)
         if found is None:
-            step = lower(group, self.machine, self.lowerings)
+            step = lower(group, self.machine, self.lowerings, self.scratch)
             self.known[key] = step, [inputs.index(n) for n in step.inputs]
             return step
         step, used = found
-        return Step(step.kernel, tuple(inputs[k] for k in used), (*group.roots, *scratch(group)), step.note, group_after(group))
+        return Step(step.kernel, tuple(inputs[k] for k in used), (*group.roots, *self.scratch(group)), step.note, group_after(group))
 
 
 def structure(group: Group, inputs: list[Node]) -> object:

@@ -97,13 +97,17 @@ def _scatter(node: Node, group: Group, buffers: Places, machine: Machine) -> lis
     for axis, v in chosen.items():
         ok = (v >= const(0)) & (v < size(node.shape[axis]))
         inside = ok if inside is None else inside & ok
-    old = load(target, (place,))
-    combine = {"set": lambda: update, "add": lambda: old + update, "multiply": lambda: old * update,
-               "max": lambda: lookup("maximum")(old, update), "min": lambda: lookup("minimum")(old, update)}[mode]()
-    body: list[Stmt] = [*names, If(inside, (Store(target, (place,), combine),))]  # type: ignore[arg-type]
+    new = combined(mode, load(target, (place,)), update)
+    body: list[Stmt] = [*names, If(inside, (Store(target, (place,), new),))]  # type: ignore[arg-type]
     for d in reversed(update_dims):
         body = [Loop(d.name, const(0), size(d.extent), 1, "serial", tuple(body))]
     return out + body
+
+
+def combined(mode: str, old: Expr, update: Expr) -> Expr:
+    """What a scatter of that mode makes of an element."""
+    op = {"set": None, "add": "add", "multiply": "multiply", "max": "maximum", "min": "minimum"}[mode]
+    return update if op is None else lookup(op)(old, update)
 
 
 def _at(e: Expr, v: Expr, x: Expr) -> Expr:

@@ -3,8 +3,8 @@
     y = tanh(dot(x, w) + b)    ->    a = x[m*64+k], b = w[k*32+n], values = (tanh(acc + b[n]),), where = (m*32+n,)
 
 The loop variables come in four classes: ``batch``, rows ``ms`` (free in the left operand), columns ``ns`` (free in the right one) and
-contracted ones ``ks``. Neighbours of one class are one variable where all addresses allow it, if ``join``; dimensions of extent 1 have none.
-What is joined depends on all that is fused.
+contracted ones ``ks``. Neighbours of one class are one variable where all addresses allow it, if ``join``; dimensions of extent 1 have
+none. What is joined depends on all that is fused.
 """
 
 from __future__ import annotations

@@ -112,8 +112,11 @@ class _Nest(Reductions):
         variables = {d.name for d in self.inner}
         at = address([d.extent for d in self.inner], [d.var for d in self.inner])
         names = count()
-        found = self.keep(lambda e: e.op is not LOAD and operations([e]) > DEAR and bool(e.free & variables) and row * e.dtype.bytes <= STACK_BYTES,
-                          lambda e: load(Buffer(f"row{next(names)}", e.dtype, (row,), "stack"), (at,)))
+
+        def worth(e: Expr) -> bool:
+            return e.op is not LOAD and operations([e]) > DEAR and bool(e.free & variables) and row * e.dtype.bytes <= STACK_BYTES
+
+        found = self.keep(worth, lambda e: load(Buffer(f"row{next(names)}", e.dtype, (row,), "stack"), (at,)))
         self.kept = [(stage, e["buffer"], at, value) for stage, value, e in found]
         body += [Local(b) for _, b, _, _ in self.kept]
 

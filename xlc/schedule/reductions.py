@@ -107,11 +107,15 @@ class Reductions:
             pinned = inline.uses_outside_addresses(everything)
             if o.var not in pinned and i.var not in pinned and inline.collapsible(
                     [*inline.addresses(everything), *places], o.var, i.var, size(i.extent)):
-                self.map(lambda e, memo, o=o, i=i: inline.collapse(e, o.var, i.var, i.var, memo), lambda a, o=o: ix.build(
-                    {m: c for m, c in ix.polynomial(a).items() if o.var not in m}))
+                self._collapse(o.var, i.var)
                 dims[k:k + 2] = [Dimension(i.var, o.extent * i.extent)]
             k -= 1
         self.inner = dims
+
+    def _collapse(self, outer: Expr, inner: Expr) -> None:
+        """One loop instead of two: ``inner`` runs over both."""
+        self.map(lambda e, memo: inline.collapse(e, outer, inner, inner, memo),
+                 lambda a: ix.build({m: c for m, c in ix.polynomial(a).items() if outer not in m}))
 
     def keep(self, worth: Callable[[Expr], bool], place: Callable[[Expr], Expr]) -> list[tuple[int, Expr, Expr]]:
         """What a stage computes again though an earlier one has, where it is worth keeping, is loaded from its place by the later ones.

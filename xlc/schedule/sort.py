@@ -30,7 +30,7 @@ def sorts(n: Node) -> bool:
     return n.op.name in ("sort", "argsort")
 
 
-def _moved(n: Node) -> tuple[DType, ...]:
+def moved(n: Node) -> tuple[DType, ...]:
     """What moves while a row is sorted."""
     return (n.args[0].dtype, i64) if n.op.name == "argsort" else (n.dtype,)
 
@@ -44,7 +44,7 @@ def rows_in_memory(group: Group) -> tuple[Node, ...]:
     if isinstance(row, int) and row <= ON_STACK:
         return ()
     shape = (*(s for d, s in enumerate(n.shape) if d != n["axis"]), 2, row)
-    return tuple(make(lookup("copy"), (n,), Type(d, shape), {"token": object()}) for d in _moved(n))
+    return tuple(make(lookup("copy"), (n,), Type(d, shape), {"token": object()}) for d in moved(n))
 
 
 def sort(node: Node, group: Group, buffers: Places) -> list[Stmt]:
@@ -54,7 +54,7 @@ def sort(node: Node, group: Group, buffers: Places) -> list[Stmt]:
     n = size(node.shape[axis])
     outer = [Dimension(var(f"i{d}"), s) for d, s in enumerate(node.shape) if d != axis]
     index = tuple(k if d == axis else var(f"i{d}") for d in range(node.rank))
-    runs = [buffers[r] for r in rows] or [Buffer(f"runs{j}", d, (n.value * 2,), "stack") for j, d in enumerate(_moved(node))]
+    runs = [buffers[r] for r in rows] or [Buffer(f"runs{j}", d, (n.value * 2,), "stack") for j, d in enumerate(moved(node))]
     left, right, half = (Buffer(name, i64, (1,), "register") for name in ("left", "right", "half"))
     now, width, start, a, b = (var(name, i64) for name in ("now", "width", "s", "l", "r"))
 
@@ -71,7 +71,7 @@ def sort(node: Node, group: Group, buffers: Places) -> list[Stmt]:
     merge = Loop("k", start, end, 1, "serial", (
         Let("l", load(left, (zero,))), Let("r", load(right, (zero,))), *heads,
         # the right one goes first only where it strictly precedes
-        Let("take", (a < middle) & ((b >= end) | ~_precedes(y, x, dict(node.attrs).get("descending", False)))),
+        Let("take", (a < middle) & ((b >= end) | ~precedes(y, x, dict(node.attrs).get("descending", False)))),
         *(Store(run, place(one - now, k), lookup("where")(take, var(f"x{j}", run.dtype), var(f"y{j}", run.dtype)))
           for j, run in enumerate(runs)),
         Store(left, (zero,), a + lookup("cast")(take, dtype=i64)), Store(right, (zero,), b + lookup("cast")(~take, dtype=i64))))
@@ -89,7 +89,7 @@ def sort(node: Node, group: Group, buffers: Places) -> list[Stmt]:
     return parallel(outer, body, 1)
 
 
-def _precedes(x: Expr, y: Expr, descending: bool) -> Expr:
+def precedes(x: Expr, y: Expr, descending: bool) -> Expr:
     """x sorts strictly before y."""
     if not x.dtype.is_float:
         return y < x if descending else x < y
@@ -97,4 +97,4 @@ def _precedes(x: Expr, y: Expr, descending: bool) -> Expr:
     return ~x_nan & (((y < x) if descending else (x < y)) | y_nan)
 
 
-__all__ = ["rows_in_memory", "sort", "sorts"]
+__all__ = ["moved", "precedes", "rows_in_memory", "sort", "sorts"]

@@ -2,7 +2,7 @@
 
     compiler       NVRTC, which needs no GPU; without one the check ends here, with exit status 2
     environment    chip, driver, versions, bandwidth of a copy
-    conformance    tests/test_cuda_*.py on the GPU instead of the shim (XLC_CUDA_DEVICE=gpu)
+    conformance    tests/test_conformance.py and tests/test_cuda_*.py on the GPU instead of the shim (XLC_CUDA_DEVICE=gpu)
     networks       forward and gradients of examples/networks on the GPU
     memcheck, racecheck     a small set of programs under compute-sanitizer, where that is on the PATH
     benchmarks     ``python -m benchmarks.gpu``
@@ -105,13 +105,13 @@ def sections() -> list[Section]:
     probe = ("-m", "xlc.tools.gpu_probe")
     on_gpu = {"XLC_CUDA_DEVICE": "gpu"}
     networks = "tests/test_gpu_networks.py"
-    tests = sorted(str(f.relative_to(ROOT)) for f in ROOT.glob("tests/test_cuda_*.py"))
+    tests = ("tests/test_conformance.py", *sorted(str(f.relative_to(ROOT)) for f in ROOT.glob("tests/test_cuda_*.py")))
     pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *_processes(), "--junitxml={file}")
     sanitizer = shutil.which("compute-sanitizer") or ""
     watched = [Section(tool, (*probe, "small_set"), 35, _small_set, (sanitizer, "--tool", tool, "--error-exitcode", "9"))
                for tool in ("memcheck", "racecheck")]
     return [Section("compiler", (*probe, "compiler"), 30, _compiler), Section("environment", (*probe, "environment"), 30, _environment),
-            Section("conformance", (*pytest, *tests), 140, _tests, environment=on_gpu, needs=tuple(tests) or ("tests",)),
+            Section("conformance", (*pytest, "-k", "cuda", *tests), 140, _tests, environment=on_gpu, needs=tests),
             Section("networks", (*pytest, networks), 60, _tests, environment=on_gpu, needs=(networks,)), *watched,
             Section("benchmarks", ("-m", "benchmarks.gpu", "--json", "{file}", "--seconds", "{seconds}"), 260, _benchmarks,
                     needs=("benchmarks/gpu/__main__.py",))]

@@ -21,7 +21,7 @@ from xlc.ir.plan import Plan
 
 from . import nvrtc
 from .chip import chip
-from .emit import emit_kernel
+from .emit import THREADS, emit_kernel
 from .library import Library
 from .module import emit_module, places, tree
 from .scalar import SCALARS
@@ -68,8 +68,8 @@ class CudaBackend:
     def machine(self) -> Gpu:
         c = chip(self.device.arch)
         c = getattr(self.device, "chip", c)
-        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, panels=False, staged=True, stacked=False,
-                   arch=self.device.arch, shared=c.shared_block)
+        return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, threads=THREADS,
+                   panels=False, stacked=False, arch=self.device.arch, shared=c.shared_block)
 
     @property
     def limits(self) -> Gpu:
@@ -99,9 +99,9 @@ class CudaBackend:
         from xlc.schedule.lower import Lowerings
 
         from .schedule.library import claiming
-        from .schedule.lower import SCHEDULES
+        from .schedule.lower import SCHEDULES, scratch
 
-        return claiming(Lowerings(self.machine, SCHEDULES))
+        return claiming(Lowerings(self.machine, SCHEDULES, scratch))
 
     def text(self, plan: Plan) -> str:
         """The module of a plan. A file ``<plan>.cu`` in the folder of the knob ``override`` replaces it."""
@@ -114,7 +114,8 @@ class CudaBackend:
         calls = any(e.library for e in module.entries)  # which take addresses from the host
         graph = self.graphs and len(module.entries) > DIRECT and not calls
         binary = self.binary(text, graph)
-        head = json.dumps({"entries": [[e.name, e.blocks, e.shared, e.cooperative, e.library] for e in module.entries], "places": places(plan),
+        entries = [[e.name, e.blocks, e.shared, e.cooperative, e.library] for e in module.entries]
+        head = json.dumps({"entries": entries, "places": places(plan),
                            "sizes": list(plan.sizes), "arena": tree(size(plan.arena)), "graph": graph, "text": len(text.encode())}).encode()
         return b"".join([len(head).to_bytes(8, "little"), head, text.encode(), binary])
 

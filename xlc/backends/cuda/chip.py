@@ -8,7 +8,7 @@ Capability"); the number of SMs and the level-2 cache are those of the product t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xlc.errors import XlcValueError
 
@@ -56,11 +56,15 @@ CHIPS = {chip.arch: chip for chip in (
 
 
 def chip(arch: str) -> Chip:
-    """The chip of that name; "sm_90a" is sm_90. XlcValueError for one that is not in the table."""
-    found = CHIPS.get(arch.rstrip("af"))
-    if found is None:
+    """The chip of that name; "sm_90a" is sm_90. One that is not in the table counts as the smallest of its generation (sm_88 as sm_86).
+    XlcValueError where no generation is known."""
+    name = arch.rstrip("af")
+    if name in CHIPS:
+        return CHIPS[name]
+    family = [c for c in CHIPS.values() if c.arch[:-1] == name[:-1]]
+    if not family:
         raise XlcValueError(f"the limits of {arch!r} are not known; xlc compiles from afar for {', '.join(CHIPS)}")
-    return found
+    return replace(min(family, key=lambda c: c.shared_block), arch=name)
 
 
 __all__ = ["CHIPS", "Chip", "chip"]

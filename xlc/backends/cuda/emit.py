@@ -92,6 +92,7 @@ class _Emitter(Printer):
         super().__init__(kernel, SCALARS, readonly, {b: b.name for b in buffers})
         self.unaligned = frozenset(buffers[k] for k in unaligned)
         self.symbol, self.aliased = symbol, aliased
+        self.perhaps_one = frozenset(buffers[k] for k in aliased)
         self.shared = 0
         self.rows: set[Buffer] = set()  # register arrays with a row for each thread
         self.thread: Expr | None = None
@@ -299,6 +300,12 @@ class _Emitter(Printer):
         if s.buffer in self.rows and s.index[0] is not self.thread:
             raise XlcNotImplementedError(f"kernel {self.kernel.name}: a thread writes the registers of another, "
                                          f"{s.buffer.name}{list(s.index)}")
+        x = s.value
+        if x.op is LOAD and x.args == s.index and s.mask is None and {x["buffer"], s.buffer} <= self.perhaps_one:
+            out, old = self.names[s.buffer], self.names[x["buffer"]]
+            place = self.value(self.offset(s.buffer, s.index)).text
+            self.line(f"if ((const void*){out} != (const void*){old}) {out}[{place}] = {old}[{place}];")
+            return
         super().store(s)
 
 

@@ -37,8 +37,8 @@ class Library:
         return self.device.load(self.text, self.binary)
 
     def launches(self, values: tuple[int, ...]) -> tuple[list[tuple[Any, int, int, bool]], int]:
-        """At these sizes: function, blocks, shared memory and kind of each launch, and the bytes of the arena. Made once. A call of a library
-        has no blocks."""
+        """At these sizes: function, blocks, shared memory and kind of each launch, and the bytes of the arena. Made once. A call of a
+        library has no blocks."""
         found = self._launches.get(values)
         if found is None:
             sizes, launches = dict(zip(self._names, values, strict=True)), []
@@ -81,7 +81,8 @@ class Library:
 
 
 class _Call:
-    """A launch that a library does: ("matmul", a, b, batch, m, n, k, whether a lies transposed, whether b does), see ``schedule.library``."""
+    """A launch that a library does: ("matmul", a, b, batch, m, n, k, whether a lies transposed, whether b does): see
+    ``schedule.library``."""
 
     def __init__(self, device: Any, sizes: Mapping[str, int], claim: Sequence[Any], dtype: str, where: Sequence[tuple[int, Any]]):
         self.device, self.claim, self.dtype = device, claim, DTYPES[dtype].numpy

@@ -1,13 +1,11 @@
 """Building loop nests for a GPU: who does what.
 
     positions(n, body)      one thread for each of n positions:   block b { thread t { let p = b*256+t; if (p < n) body } }
-    bound(statements)       a nest made for a CPU, one thread for each step of its parallel loop
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from xlc.ir import index as ix
 from xlc.ir.loops import Expr, If, Let, Loop, Stmt, const, size, var
@@ -54,29 +52,4 @@ def positions(n: Size, body: Callable[[Expr], Sequence[Stmt]], each: int = 1, ti
     return [blocks(pieces(n, per_block), If(B * per_block + per_block <= size(n), (block(False),), (block(True),)))]
 
 
-def bound(nest: Sequence[Stmt]) -> list[Stmt]:
-    """A nest made for a CPU on a GPU: one thread for each step of its parallel loop, or a single one."""
-    if not nest:
-        return []
-    outer = nest[0]
-    if len(nest) != 1 or not isinstance(outer, Loop) or outer.kind != "parallel":
-        return positions(1, lambda p: [_scalar(s) for s in nest])
-    trips = (outer.stop - outer.start + (outer.step - 1)) // outer.step
-    p = var(outer.var + "_p")
-    body = (Let(outer.var, outer.start + p * outer.step), *map(_scalar, outer.body))
-    if trips.is_const:
-        count = trips.value
-        return [blocks(-(-count // THREADS), threads(Let(p["name"], B * THREADS + T), If(p < count, body)))]
-    return [blocks((trips + (THREADS - 1)) // THREADS, threads(Let(p["name"], B * THREADS + T), If(p < trips, body)))]
-
-
-def _scalar(s: Stmt) -> Stmt:
-    """Lanes one after another."""
-    if isinstance(s, Loop):
-        return replace(s, kind="serial" if s.kind == "vector" else s.kind, body=tuple(map(_scalar, s.body)))
-    if isinstance(s, If):
-        return replace(s, body=tuple(map(_scalar, s.body)), orelse=tuple(map(_scalar, s.orelse)))
-    return s
-
-
-__all__ = ["B", "T", "THREADS", "blocks", "bound", "pieces", "positions", "threads"]
+__all__ = ["B", "T", "THREADS", "blocks", "pieces", "positions", "threads"]

@@ -5,8 +5,8 @@
     tiled     everything else: multiplications of single threads
 
 The tile is the one with the least estimated time: tiles are computed in rounds of one for each multiprocessor; within a tile,
-multiplications and reads of shared memory count. Shapes, dtypes and the chip decide
-(and, unless ``strict`` is set, which dimensions are one for all that is fused), so a sum has one order.
+multiplications and reads of shared memory count. Shapes, dtypes and the chip decide (and, unless ``strict`` is set, which dimensions are
+one for all that is fused), so a sum has one order.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from xlc import config
 from xlc.ir.loops import Stmt
+from xlc.ir.types import DType
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.product import Product
 
 from .contraction import Contraction
 from .few import few_rows
-from .operand import extent
-from .tensor import OnTensorCores, products
+from .operand import length
+from .tensor import STAGES, OnTensorCores, copied, products
 from .tiled import SIDE, Tile, Tiled
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt,
         return tuple(few)
     taken = products(c, machine.arch)
     if taken is not None:
-        return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0].bytes), *taken).nest())
+        return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0]), *taken).nest())
     return tuple(Tiled(c, register_tile(c, machine)).nest())
 
 
@@ -59,10 +60,12 @@ def register_tile(c: Contraction, machine: Gpu) -> Tile:
     return min(tiles, key=lambda t: (rounds(c, t, machine) * cycles(t), t.rows * t.columns))
 
 
-def tensor_tile(c: Contraction, machine: Gpu, size: int) -> Tile:
-    """For tensor cores, elements of ``size`` bytes: 1024 multiplications in a cycle, and 128 bytes from shared memory, where a warp reads
-    rows/2 and columns/4."""
-    tiles = [Tile(r, s, 64 // size) for r in (64, 128) for s in (64, 128)]
+def tensor_tile(c: Contraction, machine: Gpu, dtype: DType) -> Tile:
+    """For tensor cores: 1024 multiplications in a cycle, and 128 bytes from shared memory, where a warp reads rows/2 and columns/4. The
+    largest tile leaves no registers for operands that go through them."""
+    size = dtype.bytes
+    sides = [(r, s) for r in (64, 128) for s in (64, 128)] + [(128, 256)] * (copied(c.a, dtype) and copied(c.b, dtype))
+    tiles = [Tile(r, s, 64 // size) for r, s in sides if STAGES * (r + s) * (64 + 16) <= machine.shared]
 
     def cycles(t: Tile) -> float:
         return t.rows * t.columns / 1024 + (t.rows / 2 + t.columns / 4) * size * 8 / 128 / 2
@@ -72,7 +75,7 @@ def tensor_tile(c: Contraction, machine: Gpu, size: int) -> Tile:
 
 def rounds(c: Contraction, t: Tile, machine: Gpu) -> int:
     """How often every multiprocessor works on a tile."""
-    batch, rows, columns = (s if isinstance(s, int) else UNKNOWN for s in (extent(c.batch), c.rows, c.columns))
+    batch, rows, columns = (s if isinstance(s, int) else UNKNOWN for s in (length(c.batch), c.rows, c.columns))
     return -(-batch * -(-rows // t.rows) * -(-columns // t.columns) // machine.cores)
 
 

@@ -10,7 +10,7 @@ from xlc.ir.types import DType, Size, f32, i32
 from xlc.schedule.nest import Dimension, stored
 from xlc.schedule.product import Product
 
-from .operand import Operand, extent
+from .operand import Operand, length
 
 
 def wide(d: DType) -> DType:
@@ -29,15 +29,15 @@ class Contraction:
 
     @property
     def rows(self) -> Size:
-        return extent(self.a.free)
+        return length(self.a.free)
 
     @property
     def columns(self) -> Size:
-        return extent(self.b.free)
+        return length(self.b.free)
 
     @property
     def depth(self) -> Size:
-        return extent(self.a.ks)
+        return length(self.a.ks)
 
     def added(self, acc: Expr, a: Expr, b: Expr) -> Expr:
         """acc + a*b; of bools, whether any pair is true."""

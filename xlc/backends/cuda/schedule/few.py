@@ -19,7 +19,7 @@ from xlc.ir.types import Size
 
 from .bind import THREADS, B, T, blocks, pieces, threads
 from .contraction import Contraction, guarded
-from .operand import LANE, TRUE, Operand, divides, extent, position
+from .operand import LANE, TRUE, Operand, divides, length, position
 
 FEW = 8  # rows up to which this serves
 SUMS = 32  # of one thread
@@ -29,7 +29,7 @@ COLUMN, STEP = var("p"), var("i")
 
 def few_rows(c: Contraction, machine: Machine) -> list[Stmt] | None:
     """The loop nest, if one of the operands has few rows."""
-    rows = [(n, o) for o in (c.a, c.b) if isinstance(n := extent(o.free), int) and n <= FEW]
+    rows = [(n, o) for o in (c.a, c.b) if isinstance(n := length(o.free), int) and n <= FEW]
     return _Few(c, *min(rows, key=lambda r: r[0]), machine).nest() if rows else None
 
 
@@ -41,7 +41,9 @@ class _Few:
         self.c, self.rows, self.few = c, rows, few
         many = c.b if few is c.a else c.a
         self.along_k = many.along_k or not many.free
-        self.wide = 1 if self.along_k else min(many.lanes(many.free), max(SUMS // rows, 1))
+        self.wide = 1 if self.along_k else many.lanes(many.free)
+        while self.wide * rows > SUMS:
+            self.wide //= 2  # it divides the columns
         self.deep = many.lanes(many.ks) if self.along_k else 1
         self.many = Operand("m", many.value, (*c.batch, *many.free), many.ks)
         self.shared = self._shared(machine)
@@ -53,7 +55,7 @@ class _Few:
 
     def _shared(self, machine: Machine) -> int:
         """So many that the blocks occupy the chip and neighbours read neighbours, but no more than have something to add."""
-        found, count = self.c.depth, extent(self.many.free)
+        found, count = self.c.depth, length(self.many.free)
         most = THREADS
         while most > 1 and isinstance(found, int) and most * self.deep * 2 > found:
             most //= 2
@@ -65,7 +67,7 @@ class _Few:
 
     @property
     def count(self) -> Size:
-        return extent(self.many.free)
+        return length(self.many.free)
 
     def nest(self) -> list[Stmt]:
         own, part = (T // self.shared, T % self.shared) if self.along_k else (T % self.columns, T // self.columns)
@@ -83,7 +85,8 @@ class _Few:
     def each(self, body: Callable[[Expr], Sequence[Stmt]]) -> list[Stmt]:
         """``body(e)`` for each of a thread's sums."""
         n, e = self.rows * self.wide, var("e")
-        return list(body(const(0))) if n == 1 else [Loop("e", const(0), const(n), 1, "unroll", tuple(body(e)))]
+        with ix.ranges({e: const(n)}):
+            return list(body(const(0))) if n == 1 else [Loop("e", const(0), const(n), 1, "unroll", tuple(body(e)))]
 
     # -- the sums of a thread ---------------------------------------------------------------------
 
@@ -102,16 +105,15 @@ class _Few:
             row = tuple(substitute(e, column) for e in self.few.at(r, k, edge, LANE, True))
             fetch.append(Loop("r", const(0), const(self.rows), 1, "unroll",
                               tuple(self.vector(others, (u * self.rows + r) * self.deep, self.deep, row))))
-        w, e = var("w"), var("e")
-        with ix.ranges({e: const(self.rows * self.wide), w: const(self.deep)}):
+        w = var("w")
+
+        def added(e: Expr) -> list[Stmt]:
             x = load(mine, (u * lanes + (w if self.along_k else e % self.wide),))
             y = load(others, ((u * self.rows + e // self.wide) * self.deep + w,))
-            added = self.each(lambda e: [Store(self.sums, (e,), c.added(load(self.sums, (e,)), *self._at(e, (x, y))))])
-        add = Loop("w", const(0), const(self.deep), 1, "unroll", tuple(added))
-        return [Loop("i", const(0), size(trips), 1, "serial", (Local(mine), Local(others), self.unrolled(fetch), self.unrolled([add])))]
+            return [Store(self.sums, (e,), c.added(load(self.sums, (e,)), x, y))]
 
-    def _at(self, e: Expr, values: Sequence[Expr]) -> list[Expr]:
-        return [substitute(v, {var("e"): e}) for v in values]
+        add = Loop("w", const(0), const(self.deep), 1, "unroll", tuple(self.each(added)))
+        return [Loop("i", const(0), size(trips), 1, "serial", (Local(mine), Local(others), self.unrolled(fetch), self.unrolled([add])))]
 
     def unrolled(self, body: Sequence[Stmt]) -> Stmt:
         return Loop("u", const(0), const(self.steps), 1, "unroll", tuple(body))

@@ -34,7 +34,7 @@ def claim(group: Group, step: Step) -> Claim:
     sizes = (product(lhs.shape[:batch]), lhs.shape[2 * batch + 1 - lc[0]], rhs.shape[2 * batch + 1 - rc[0]], lhs.shape[lc[0]])
     if not all(isinstance(s, int) for s in sizes) or product(sizes) < LARGE:  # type: ignore[operator]
         return ()
-    return ("matmul", step.inputs.index(lhs), step.inputs.index(rhs), *map(int, sizes), int(lc[0] == batch), int(rc[0] != batch))  # type: ignore[arg-type]
+    return ("matmul", step.inputs.index(lhs), step.inputs.index(rhs), *map(int, sizes), int(lc[0] == batch), int(rc[0] != batch))
 
 
 def claiming(lowering: Callable[[Group], Step]) -> Callable[[Group], Step]:

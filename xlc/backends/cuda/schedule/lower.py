@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from xlc.ir.loops import Stmt
 from xlc.ir.machine import Machine
+from xlc.ir.node import Node
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.lower import Lowering
-from xlc.schedule.ordered import lower_ordered as cpu_ordered
 
-from .bind import bound
 from .contract import lower_contraction
+from .indexed import lower_scatter
 from .map import lower_map
 from .online import lower_online
 from .reduce import lower_reduction
 from .scan import lower_cumulative
-
-
-def _by_one_thread(lowering: Lowering) -> Lowering:
-    """A nest made for a CPU, each step of its parallel loop by one thread."""
-    def lower(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...] | None:
-        body = lowering(group, places, Machine(vector_bits=32))
-        return None if body is None else tuple(bound(body))
-
-    return lower
+from .sort import lower_sort, rows_in_memory
 
 
 def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
@@ -32,9 +24,14 @@ def lower_ordered(group: Group, places: Places, machine: Machine) -> tuple[Stmt,
     assert node is not None
     if any(s == 0 for s in node.shape):
         return ()
-    return tuple(lower_cumulative(group, places, machine) if node.op.monoid is not None else bound(cpu_ordered(group, places, machine)))
+    return tuple((lower_cumulative if node.op.monoid is not None else lower_sort)(group, places, machine))
+
+
+def scratch(group: Group) -> tuple[Node, ...]:
+    """Memory that kernels need beside their results."""
+    return rows_in_memory(group)
 
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
-    "ordered": (lower_ordered,), "indexed": (_by_one_thread(cpu_ordered),), "tiled": (lower_online,)}
+    "ordered": (lower_ordered,), "indexed": (lower_scatter,), "tiled": (lower_online,)}

@@ -20,7 +20,7 @@ from xlc.schedule.inline import Inliner, Places
 from xlc.schedule.map import join
 from xlc.schedule.nest import Dimension, decode, operations, stored
 
-from .bind import THREADS, pieces, positions
+from .bind import THREADS, positions
 from .transpose import transposing
 
 BYTES = 16  # of one access
@@ -55,7 +55,7 @@ def repeats(total: Size, stores: Stores, machine: Machine) -> int:
     if not isinstance(total, int):
         return 1
     work = max(operations(v for _, _, v in stores), 1) * width
-    enough = [u for u in (4, 2) if u * work <= WORK and pieces(total, THREADS * width * u) >= WAVES * BLOCKS * machine.cores]
+    enough = [u for u in (4, 2) if u * work <= WORK and total >= WAVES * BLOCKS * machine.cores * THREADS * width * u]
     return max(enough, default=1)
 
 

@@ -33,7 +33,7 @@ def position(dims: Sequence[Dimension], at: Expr, lane: Expr = const(0)) -> dict
     return {d.var: i + (lane if d is dims[-1] else const(0)) for d, i in zip(dims, inside, strict=True)}
 
 
-def extent(dims: Sequence[Dimension]) -> Size:
+def length(dims: Sequence[Dimension]) -> Size:
     return product(d.extent for d in dims)
 
 
@@ -173,7 +173,7 @@ class Staged:
 
     def edge(self, row: Expr, k: Expr) -> Expr:
         """Whether a row and a contracted element exist."""
-        rows, depth = extent(self.operand.free), extent(self.operand.ks)
+        rows, depth = length(self.operand.free), length(self.operand.ks)
         inside = TRUE if divides(self.rows, rows) else row < size(rows)
         return inside if divides(self.depth, depth) else inside & (k < size(depth))
 
@@ -193,4 +193,4 @@ class Staged:
         return self.vectors(vector)
 
 
-__all__ = ["LANE", "TRUE", "Operand", "Staged", "divides", "extent", "position", "stripped"]
+__all__ = ["LANE", "TRUE", "Operand", "Staged", "divides", "length", "position", "stripped"]

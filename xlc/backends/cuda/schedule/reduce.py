@@ -26,7 +26,7 @@ from xlc.ir.op import lookup
 from xlc.ir.types import f64, product
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
-from xlc.schedule.nest import Dimension, decode, minimum, operations
+from xlc.schedule.nest import Dimension, decode, operations
 from xlc.schedule.reductions import Fold, Reductions, is_float_sum, lifted
 
 from .bind import THREADS, B, T, blocks, pieces, threads
@@ -34,6 +34,7 @@ from .team import WARP, Team, choose
 
 CHAIN = 64  # additions in a row before a sum moves to the wide accumulator
 KEEP, KEEP_ALL = 64, 128  # registers of a thread for one value of its part of a row, and for all
+SPARE = 4 << 10  # bytes of shared memory that are left for exchanging results
 DEAR = 8  # operations from which a value is kept and not computed again
 UNROLL = 4  # vectors that a thread reads at a time
 COPIED = 16  # vectors up to which all are copied out
@@ -46,11 +47,11 @@ def lower_reduction(group: Group, places: Places, machine: Machine) -> tuple[Stm
     if found is None:
         return ()
     found.join()
-    return tuple(_Nest(found, choose(found, machine)).blocks())
+    return tuple(_Nest(found, choose(found, machine), machine).blocks())
 
 
 class _Nest:
-    def __init__(self, r: Reductions, team: Team):
+    def __init__(self, r: Reductions, team: Team, machine: Machine):
         self.r, self.team = r, team
         outer = list(r.outer)
         if team.across:
@@ -62,7 +63,9 @@ class _Nest:
         self.moved = {self.last: self.last + self.lane} if team.vector > 1 else {}
         self.results: dict[Expr, Expr] = {}  # finished states: where they lie
         self.locals: list[Stmt] = []
-        self.kept: list[tuple[int, Expr, Expr]] = self._keep()
+        self.far: dict[Expr, Expr] = {}  # kept values that registers do not hold: where they are instead
+        self.near = 0  # steps whose values registers hold, if that is not all
+        self.kept: list[tuple[int, Expr, Expr]] = self._keep(machine)
 
     def blocks(self) -> list[Stmt]:
         body: list[Stmt] = []
@@ -80,13 +83,12 @@ class _Nest:
 
     def guarded(self, body: Sequence[Stmt], condition: Expr | None = None) -> list[Stmt]:
         """Statements for a thread's row, if there is one."""
-        each = self.team.rows * self.team.width
-        p = var("p")
+        width, p = self.team.width, var("p")
         with ix.ranges({T: const(THREADS)}):
-            where = B * each + self.team.row * self.team.width
-        inner = (*decode(self.outer, p), *body) if self.outer else tuple(body)
-        if not (isinstance(self.rows, int) and self.rows % each == 0):
-            inside = p < size(self.rows)
+            where = B * self.team.rows + self.team.row
+        inner = (*_coordinates(self.outer, p, width), *body)
+        if not (isinstance(self.rows, int) and self.rows % (self.team.rows * width) == 0):
+            inside = p < size(self.rows if width == 1 else product(d.extent for d in self.outer[:-1]) * (self.outer[-1].extent // width))
             condition = inside if condition is None else inside & condition
         return [Let("p", where), *([If(condition, inner)] if condition is not None and not condition.is_const else inner)]
 
@@ -95,70 +97,94 @@ class _Nest:
         n = self.team.vector
         return [Loop("v", const(0), const(n), 1, "vector", tuple(body), n)] if n > 1 and whole else list(body)
 
-    def steps(self, body: Sequence[Stmt], drain: Sequence[Stmt]) -> list[Stmt]:
-        """All vectors of a thread's part of the row; k counts them. After at most CHAIN of them ``drain``."""
-        each = self.team.lanes * (1 if self.team.across else self.team.vector)
-        q, k = var("q"), var("k")
+    def steps(self, make: Callable[[bool], Sequence[Stmt]], drain: Sequence[Stmt], first: bool) -> list[Stmt]:
+        """All vectors of a thread's part of the row; k counts them. After at most CHAIN of them ``drain``. ``make`` gives what is done
+        with one, where its kept values are in registers or (True) not. ``first``: the row is read from memory."""
+        team, q, k = self.team, var("q"), var("k")
         with ix.ranges({T: const(THREADS)}):
-            where = (k * self.team.lanes + self.team.lane) * (each // self.team.lanes)
-        one = (Let("q", where), *decode(self.inner, q), *body)
-        checked = (Let("q", where), If(q < size(self.row), one[1:]))
+            where = Let("q", k * team.lanes + team.lane)
+        at = _coordinates(self.inner, q, team.depth)
+        inside = q < (size(self.row) if team.depth == 1 else const(self.row // team.depth))
 
-        def run(start: Expr, stop: Expr, unroll: int, body: Sequence[Stmt]) -> Loop:
-            if unroll == 1:
-                return Loop("k", start, stop, 1, "serial", tuple(body))
-            u, inner = var("u"), tuple(body)
-            return Loop("k_", start, stop, unroll, "serial", (
-                Loop("u", const(0), const(unroll), 1, "unroll", (Let("k", var("k_") + u), *inner)),))
+        def checked(far: bool) -> list[Stmt]:
+            return [where, If(inside, (*at, *make(far)))]
+
+        def run(start: int | Expr, stop: int | Expr, unroll: int, far: bool = False) -> list[Stmt]:
+            """Steps that all threads have, some at a time; 0: all copied out."""
+            low, high = (const(e) if isinstance(e, int) else e for e in (start, stop))
+            one = (where, *at, *make(far))
+            if low is high:
+                return []
+            if not unroll:
+                return [Loop("k", low, high, 1, "unroll", one)]
+            some = Loop("u", const(0), const(unroll), 1, "unroll", (Let("k", var("k_") + var("u")), *one))
+            return [Loop("k_", low, high, unroll, "serial", (some,))]
+
+        def chains(stop: int | Expr) -> list[Stmt]:
+            c = var("c")
+            end = const(stop) if isinstance(stop, int) else stop
+            return [] if stop == 0 else [Loop("c", const(0), end, CHAIN, "serial", (*run(c, c + CHAIN, UNROLL), *drain))]
 
         if not isinstance(self.row, int):
-            total, full = (size(self.row) + (each - 1)) // each, size(self.row) // (each * UNROLL) * UNROLL
-            if not drain:
-                return [run(const(0), full, UNROLL, one), run(full, total, 1, checked)]
-            c = var("c")
-            stop = minimum(c + CHAIN, total)
-            return [Loop("c", const(0), total, CHAIN, "serial", (run(c, stop, 1, checked), *drain))]
-        full, rest = divmod(self.row, each)
-        out: list[Stmt] = []
-        first = 0
-        if drain and full >= CHAIN:
-            first = full // CHAIN * CHAIN
-            out.append(Loop("c", const(0), const(first), CHAIN, "serial", (run(var("c"), var("c") + CHAIN, UNROLL, one), *drain)))
-        if not self.kept and full - first > COPIED:
-            middle = first + (full - first) // UNROLL * UNROLL
-            out.append(run(const(first), const(middle), UNROLL, one))
-            first = middle
-        if full > first:
-            out.append(Loop("k", const(first), const(full), 1, "unroll", one))
-        if rest:
-            out += [Let("k", const(full)), *checked]
-        return [*out, *drain]
+            n = size(self.row)
+            total, middle = (n + (team.step - 1)) // team.step, n // (team.step * UNROLL) * UNROLL
+            start = n // (team.step * CHAIN) * CHAIN if drain else const(0)
+            rest = Loop("k", middle, total, 1, "serial", tuple(checked(False)))
+            return [*(chains(start) if drain else []), *run(start, middle, UNROLL), rest, *drain]
+        full = self.row // team.step
+        if self.near:
+            deep = max((8 if first else 2) * UNROLL // team.depth, 1)  # few such blocks run at a time: each reads much at once
+            middle = full - (full - self.near) % deep
+            out = [*run(0, self.near, 0), *drain, *run(self.near, middle, deep, True)]
+        else:
+            start = full // CHAIN * CHAIN if drain else 0
+            middle = start + ((full - start) // UNROLL * UNROLL if not self.kept and full - start > COPIED else 0)
+            out = [*(chains(start) if drain else []), *run(start, middle, UNROLL)]
+        far = self.near > 0
+        return [*out, *run(middle, full, 0, far), *([Let("k", const(full)), *checked(far)] if self.row % team.step else []), *drain]
 
     # -- one stage --------------------------------------------------------------------------------
 
-    def _keep(self) -> list[tuple[int, Expr, Expr]]:
-        """What two stages need stays in registers: what is read for this row alone, and what is dear."""
+    def _keep(self, machine: Machine) -> list[tuple[int, Expr, Expr]]:
+        """What two stages need stays in registers: what is read for this row alone, and what is dear. Of a longer row one value is kept, in
+        registers and the rest in shared memory, for two blocks on a processor or for one, which may use more registers."""
         if not isinstance(self.row, int) or self.team.across and self.team.width > 1:
             return []
-        each = self.team.lanes * (1 if self.team.across else self.team.vector)
-        part = -(-self.row // each) * (each // self.team.lanes)
+        width = self.team.depth
+        part = -(-self.row // self.team.step) * width
         inner, outer = {d.name for d in self.inner}, {d.name for d in self.outer}
         names, used = count(), 0
 
-        def words(e: Expr) -> int:
-            return part * max(e.dtype.bits // 32, 1)
+        def near(e: Expr) -> int:
+            """How much of it registers hold; 0 if there is no room for all of it."""
+            words = max(e.dtype.bits // 32, 1)
+            if part * words <= KEEP:
+                return part if used + part * words <= KEEP_ALL else 0
+            for together, most in ((2, KEEP), (1, KEEP_ALL)):
+                room = most * 3 // 4 if e.dtype.bits < 32 else most // words  # halves are worked on in registers of their own
+                held = min(room, part) // width * width
+                rest = (part - held) * THREADS * e.dtype.bytes
+                if not used and self.team.lanes == THREADS and rest <= machine.shared // together - SPARE:
+                    return held
+            return 0
 
         def worth(e: Expr) -> bool:
             mine = bool(e.free & outer) or not outer
-            return bool(e.free & inner) and (mine if e.op is LOAD else operations([e]) > DEAR) \
-                and words(e) <= KEEP and used + words(e) <= KEEP_ALL
+            return bool(e.free & inner) and (mine if e.op is LOAD else operations([e]) > DEAR) and near(e) > 0
 
         def place(e: Expr) -> Expr:
             nonlocal used
-            used += words(e)
-            b = Buffer(f"x{next(names)}", e.dtype, (THREADS, part), "register")
+            held = near(e)
+            used += held * max(e.dtype.bits // 32, 1) if held == part else KEEP_ALL
+            b, k = Buffer(f"x{next(names)}", e.dtype, (THREADS, held), "register"), var("k")
             self.locals.append(Local(b))
-            return load(b, (T, var("k") * (1 if self.team.across else self.team.vector) + (const(0) if self.team.across else self.lane)))
+            where = load(b, (T, k * width + (const(0) if self.team.across else self.lane)))
+            if held < part:
+                self.near = held // width
+                rest = Buffer(f"{b.name}_far", e.dtype, ((part - held) * THREADS,), "shared")
+                self.locals.append(Local(rest))
+                self.far[where] = load(rest, (((k - self.near) * THREADS + T) * width + self.lane,))
+            return where
 
         return self.r.keep(worth, place)
 
@@ -180,7 +206,7 @@ class _Nest:
             more = lookup("cast")(load(parts[k][0], (self.lane,)), dtype=f64)
             drain += self.vector([Store(totals[k], (self.lane,), load(totals[k], (self.lane,)) + more),
                                   Store(parts[k][0], (self.lane,), self.r.folds[k].states()[0])])
-        body = self.guarded(self.steps(self.vector(self.element(s, live, parts)), drain))
+        body = self.guarded(self.steps(lambda far: self.vector(self.element(s, live, parts, far)), drain, s == 0))
         ends: list[Stmt] = []
         states: dict[int, State] = {}
         for k, f in live:
@@ -190,26 +216,25 @@ class _Nest:
         return [*out, *self.combined(live, states, shared)]
 
     def is_long(self) -> bool:
-        each = self.team.lanes * (1 if self.team.across else self.team.vector)
-        return not isinstance(self.row, int) or self.row > each * CHAIN
+        """Whether a thread adds up more than a chain."""
+        return not isinstance(self.row, int) or self.row > self.team.step * CHAIN
 
-    def element(self, s: int, live: Sequence[tuple[int, Fold]], parts: dict[int, State]) -> list[Stmt]:
+    def element(self, s: int, live: Sequence[tuple[int, Fold]], parts: dict[int, State], far: bool) -> list[Stmt]:
         """What is done with one element of the row in a stage."""
-        at, memo = {**self.moved, **self.results}, {}  # type: ignore[var-annotated]
-        kept = [(f"e{j}", substitute(value, at, memo), where["buffer"], where.args) for j, (first, value, where) in enumerate(self.kept)
-                if first == s]
+        at, memo = {**self.moved, **self.results, **(self.far if far else {})}, {}  # type: ignore[var-annotated]
+        kept = [(f"e{j}", substitute(value, at, memo), place["buffer"], place.args) for j, (first, value, where) in enumerate(self.kept)
+                if first == s for place in (substitute(where, at, memo),)]
         named = {value: var(name, value.dtype) for name, value, _, _ in kept}
         out: list[Stmt] = [Let(name, value) for name, value, _, _ in kept]
         out += [Store(b, index, named[value]) for _, value, b, index in kept]
         for k, f in live:
             old = tuple(load(b, (self.lane,)) for b in parts[k])
-            value = substitute(substitute(f.value, at, memo), named) if named else substitute(f.value, at, memo)
+            value = substitute(substitute(f.value, at, memo), named)
             new = f.monoid.merge(old, lifted(f, value, substitute(f.position, at, memo), old))
             lets = [Let(f"n{k}_{c}", e) for c, e in enumerate(new)]
             out += [*lets, *(Store(b, (self.lane,), var(x.name, x.value.dtype)) for b, x in zip(parts[k], lets, strict=True))]
         stores = [(b, a, v) for b, a, v, t, full in self.r.roots if full and t == s]
-        lets = [Let(f"o{j}", substitute(substitute(v, at, memo), named) if named else substitute(v, at, memo))
-                for j, (_, _, v) in enumerate(stores)]
+        lets = [Let(f"o{j}", substitute(substitute(v, at, memo), named)) for j, (_, _, v) in enumerate(stores)]
         return [*out, *lets, *(Store(b, (substitute(a, at, memo),), var(x.name, x.value.dtype))
                                for x, (b, a, _) in zip(lets, stores, strict=True))]
 
@@ -228,10 +253,9 @@ class _Nest:
 
     def folded(self, k: int, f: Fold, parts: State, total: Buffer | None, into: State) -> list[Stmt]:
         """From the accumulators of a thread to its state: of one row, they are folded."""
-        if total is not None:
-            wide, sums = (total,), lookup("sum").monoid
-        else:
-            wide, sums = parts, f.monoid
+        wide: State = parts if total is None else (total,)
+        monoid = f.monoid if total is None else lookup("sum").monoid
+        assert monoid is not None
 
         def narrow(e: Expr, b: Buffer) -> Expr:
             return e if e.dtype is b.dtype else lookup("cast")(e, dtype=b.dtype)
@@ -239,7 +263,7 @@ class _Nest:
         if self.team.across:
             return self.vector([Store(b, (T, self.lane), narrow(load(a, (self.lane,)), b)) for a, b in zip(wide, into, strict=True)])
         values = [tuple(load(a, (const(v),)) for a in wide) for v in range(self.team.vector)]
-        lets, found = _tree(sums.merge, values, f"f{k}")  # type: ignore[union-attr]
+        lets, found = _tree(monoid.merge, values, f"f{k}")
         return [*lets, *(Store(b, (T, const(0)), narrow(e, b)) for b, e in zip(into, found, strict=True))]
 
     def combined(self, live: Sequence[tuple[int, Fold]], states: dict[int, State], shared: bool) -> list[Stmt]:
@@ -277,7 +301,7 @@ class _Nest:
         team = self.team
         left, taken = [], []
         for k, f in live:
-            memory = tuple(Buffer(f"m{k}_{c}", b.dtype, (THREADS // WARP * team.kept * team.width,), "shared")
+            memory = tuple(Buffer(f"g{k}_{c}", b.dtype, (THREADS // WARP * team.kept * team.width,), "shared")
                            for c, b in enumerate(states[k]))
             self.locals += [Local(b) for b in memory]
             with ix.ranges({T: const(THREADS)}):
@@ -291,6 +315,18 @@ class _Nest:
         put = [If(first, tuple(each(left)))] if team.kept < WARP else each(left)
         take = each(taken) if shared else [If(team.lane.equals(0), tuple(each(taken)))]
         return [threads(*put), threads(*take)]
+
+
+def _coordinates(dims: Sequence[Dimension], p: Expr, each: int) -> list[Stmt]:
+    """The variables of the p-th position or, of the last dimension, of the p-th ``each`` positions."""
+    if not dims:
+        return []
+    *before, last = dims
+    if each == 1:
+        return decode(dims, p)
+    assert isinstance(last.extent, int)
+    short = Dimension(var(f"{last.name}_"), last.extent // each)
+    return [*decode([*before, short], p), Let(last.name, short.var * each)]
 
 
 def _named(values: Sequence[Expr], name: str) -> tuple[list[Stmt], tuple[Expr, ...]]:

@@ -104,7 +104,7 @@ class Prefixes:
         every = self.monoid.merge(own, each)
         return [threads(If((T % WARP).equals(0), tuple(Store(b, (T // WARP,), s) for b, s in zip(self.shared, own, strict=True)))),
                 threads(*put((*self.other, *self.own), (*self.start, *self.start)),
-                        Loop("w", const(0), const(count), 1, "unroll", tuple(put((*self.other, *self.own), (*step, *every)))),
+                        Loop("w", const(0), const(count), 1, "unroll", (*put((*self.other, *self.own), (*step, *every)),)),
                         *put(self.before, self.monoid.merge(front, before)))]
 
 
@@ -163,10 +163,10 @@ class _Cumulative:
                 new = self.monoid.merge(tuple(load(b, zero) for b in registers), self.lifted(k))
                 lets = [Let(f"n{c}", e) for c, e in enumerate(new)]
                 names = tuple(var(let.name, let.value.dtype) for let in lets)
-                step = (*lets, *(Store(b, zero, v) for b, v in zip(registers, names, strict=True)), self.store(k, names))
+                step: list[Stmt] = [*lets, *(Store(b, zero, v) for b, v in zip(registers, names, strict=True)), self.store(k, names)]
                 return [*decode(self.outer, p), *(Local(b) for b in registers),
                         *(Store(b, zero, s) for b, s in zip(registers, self.start, strict=True)),
-                        Loop("k", const(0), size(self.n), 1, "serial", step)]
+                        Loop("k", const(0), size(self.n), 1, "serial", tuple(step))]
 
         return positions(product(d.extent for d in self.outer), body)
 
@@ -201,7 +201,8 @@ class _Cumulative:
                 """A thread's neighbours together, or those that are there."""
                 whole = Loop("v", const(0), const(each), 1, "vector", tuple(body(v)), each)
                 if isinstance(n, int) and n % each == 0:
-                    return guarded([whole], k < const(n // each), [Loop("e", const(0), const(each), 1, "unroll", tuple(orelse))] if orelse else [])
+                    instead = [Loop("e", const(0), const(each), 1, "unroll", tuple(orelse))] if orelse else []
+                    return guarded([whole], k < const(n // each), instead)
                 single = Loop("e", const(0), const(each), 1, "unroll", tuple(guarded(body(e), first + e < size(n), orelse)))
                 return guarded([whole], first + each <= size(n), [single])
 

@@ -8,12 +8,12 @@ The choice follows from the shape and the types; under ``strict`` from the shape
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from xlc import config
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Expr, walk
+from xlc.ir.loops import LOAD, Expr, const, walk
 from xlc.ir.machine import Machine
 from xlc.ir.types import product
 from xlc.schedule.nest import power_of_two
@@ -48,13 +48,23 @@ class Team:
         return self.vector if self.across else 1
 
     @property
+    def depth(self) -> int:
+        """Elements of its row that a thread takes at a time."""
+        return 1 if self.across else self.vector
+
+    @property
+    def step(self) -> int:
+        """Elements of a row that its threads take at a time."""
+        return self.lanes * self.depth
+
+    @property
     def lane(self) -> Expr:
         """Which of those that share its row a thread is."""
-        return T // self.rows if self.across else T % self.lanes
+        return _of_thread(lambda: T // self.rows if self.across else T % self.lanes)
 
     @property
     def row(self) -> Expr:
-        return T % self.rows if self.across else T // self.lanes
+        return _of_thread(lambda: T % self.rows if self.across else T // self.lanes)
 
     def bits(self) -> Iterator[int]:
         """The bits of a thread's number in which those that share a row differ."""
@@ -78,6 +88,11 @@ class Team:
         if self.across:
             return self.row // WARP + j * max(self.rows // WARP, 1)
         return self.row * self.warps + j
+
+
+def _of_thread(make: Callable[[], Expr]) -> Expr:
+    with ix.ranges({T: const(THREADS)}):
+        return make()
 
 
 def choose(r: Reductions, machine: Machine) -> Team:

@@ -51,11 +51,10 @@ class OnTensorCores(Tiled):
     def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
         self.c, self.tile, self.products = c, tile, products
         self.rows, self.columns = tile.rows // DOWN, tile.columns // ACROSS  # of a warp
-        plain = all(copied(o, dtype) for o in (c.a, c.b))
-        self.slots = STAGES if plain else 2
+        self.plain = copied(c.a, dtype) and copied(c.b, dtype)
+        self.slots = STAGES if self.plain else 2
         self.a, self.b = (padded(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
         self.acc = Buffer("acc", f32, (256, self.rows * self.columns // 32), "register")
-        self.plain = plain
 
     def pipeline(self, row: Expr, column: Expr) -> list[Stmt]:
         if not self.plain:
@@ -107,4 +106,4 @@ def padded(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Stage
     return Staged(Operand(o.name, stripped(o.value), o.free, o.ks), rows, depth, dtype, row_step, k_step, slots)
 
 
-__all__ = ["OnTensorCores", "copied", "padded", "products", "products_of"]
+__all__ = ["STAGES", "OnTensorCores", "copied", "padded", "products", "products_of"]
