@@ -36,7 +36,7 @@ from xlc.schedule.tile import pieces
 
 from .bind import T, threads
 from .contraction import Contraction, guarded
-from .operand import LANE, TRUE, Operand, Staged, divides, extent, stripped
+from .operand import LANE, TRUE, Operand, Staged, divides, length, stripped
 from .operand import position as placed
 from .tensor import copied, padded, products_of
 from .tiled import KT, Tile, finished, tile_order
@@ -120,7 +120,7 @@ def block_of_rows(stages: Sequence[Group], shared: int, machine: Gpu) -> int | s
 
 
 def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
-    depth, columns, rows, keys = (extent(d) for d in (o.depth, o.columns, o.rows, o.keys))
+    depth, columns, rows, keys = (length(d) for d in (o.depth, o.columns, o.rows, o.keys))
     if not (isinstance(depth, int) and isinstance(columns, int) and depth <= DEEPEST and columns <= WIDEST) or 0 in (depth, keys):
         return f"heads of {depth} and {columns} elements: up to {DEEPEST} and {WIDEST} fit"
     long = not isinstance(keys, int) or keys > LONG
@@ -154,7 +154,7 @@ class _Kernel:
         self.o, self.form = o, form
         self.c = c = Contraction(o.product)
         c.batch, c.a = o.batch, Operand("a", c.a.value, o.rows, o.keys)
-        self.depth, self.columns = (_up(extent(d), 16) for d in (o.depth, o.columns))
+        self.depth, self.columns = (_up(length(d), 16) for d in (o.depth, o.columns))
         rows, dtype = form.rows, form.dtype
         self.q = padded(Operand("q", o.q, o.rows, o.depth), rows, self.depth, dtype, 1)
         self.k = padded(Operand("k", o.k, o.keys, o.depth), KEYS, self.depth, dtype, 1)
@@ -176,7 +176,7 @@ class _Kernel:
 
     def block(self, mt: Expr, _: Expr) -> list[Stmt]:
         start, stop = self.o.window(self.row, self.form.rows)
-        steps = size(pieces(extent(self.o.keys), KEYS))
+        steps = size(pieces(length(self.o.keys), KEYS))
         if stop is not None:  # later rows have more keys: they come first
             mt = size(pieces(self.c.rows, self.form.rows)) - 1 - mt
         first = const(0) if start is None else lookup("maximum")(start, const(0)) // KEYS
@@ -261,7 +261,7 @@ class _Kernel:
 
     def edges(self, row: Expr, key: Expr) -> tuple[Expr, Expr]:
         """Whether the row exists, and the key."""
-        rows, keys = self.c.rows, extent(self.o.keys)
+        rows, keys = self.c.rows, length(self.o.keys)
         return (TRUE if divides(self.form.rows, rows) else row < size(rows)), (TRUE if divides(KEYS, keys) else key < size(keys))
 
     def place(self, row: Expr, key: Expr) -> dict[Expr, Expr]:
@@ -300,7 +300,7 @@ class _Kernel:
             sums.each([Store(self.out, at, load(self.out, at) * scale)])])]
 
     def epilogue(self, total: Buffer) -> list[Stmt]:
-        share, keys = self.sums, extent(self.o.keys)
+        share, keys = self.sums, length(self.o.keys)
 
         def result(lane: Expr) -> Expr:
             done = load(self.out, (T, share.element(H, G, lane))) / load(total, (T, H))
