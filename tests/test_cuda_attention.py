@@ -14,6 +14,7 @@ import pytest
 import xlc
 import xlc.nn
 from xlc.backends.cuda import nvrtc
+from xlc.backends.cuda.schedule import online
 from xlc.ir.interp import interpret_plan
 from xlc.ir.loops import Kernel, Let, Loop, Mma, const, statements, substitute, var
 from xlc.ir.verify import verify_kernel
@@ -119,11 +120,17 @@ def test_the_order_of_threads_does_not_matter(order: str) -> None:
     np.testing.assert_array_equal(*got)
 
 
-def test_interpreted() -> None:
-    """What the kernel means, on one block of keys."""
-    args = values(3, 4), values(5, 4, seed=1), values(5, 2, seed=2)
-    e = xlc.jit(causal, device="cuda:sm_80").compile(*args)
-    np.testing.assert_allclose(interpret_plan(e.plan, args)[0], attention(*args, causal=True), rtol=4e-6, atol=4e-6)
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_interpreted(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel means, every access checked; with small blocks, as the interpreter takes one thread after another."""
+    monkeypatch.setattr(online, "KEYS", 16)
+    if dtype == "f4":  # of the other, each of 8 warps has 16 rows
+        monkeypatch.setattr(online, "ROWS", 32)
+    args = tuple(values(21 if dtype == "f4" else 18, 4, seed=s, dtype=dtype) for s in range(3))
+    with xlc.config.context(cache_dir=""):
+        e = xlc.jit(causal, device="cuda:sm_80").compile(*args)
+    assert list(rounds(e.kernels[0])) == [2]
+    np.testing.assert_allclose(interpret_plan(e.plan, args)[0], attention(*args, causal=True), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
 # ------------------------------------------------------------------------------------------------ what stands between the contractions
