@@ -327,6 +327,25 @@ def test_what_is_no_softmax_is_not_fused_so() -> None:
     assert "up to 256 and 128 fit" in str(xlc.jit(plain, device="cuda:sm_80").compile(wide, wide, wide).after("fuse"))
 
 
+@shim
+def test_gradients_with_a_checkpoint() -> None:
+    """The forward pass is one kernel; the backward pass computes the probabilities again. Against differences in float64."""
+    args, w = tuple(values(20, 4, seed=s) for s in range(3)), values(20, 4, seed=3)
+    f = xlc.value_and_grad(lambda q, k, v: np.sum(xlc.checkpoint(causal)(q, k, v) * w), argnums=(0, 1, 2))
+    e = xlc.jit(f, device="shim:random").compile(*args)
+    assert [k.note.startswith("dot+") and "max" in k.note for k in e.kernels].count(True) == 1
+    value, gradients = e(*args)
+
+    def loss(*args: np.ndarray) -> float:
+        return float(np.sum(attention(*args, causal=True) * w))
+
+    np.testing.assert_allclose(value, loss(*args), rtol=1e-5)
+    for n, g in enumerate(gradients):
+        step = values(20, 4, seed=9).astype("f8")
+        at = [[a.astype("f8") + (s * 1e-5 * step if n == m else 0) for m, a in enumerate(args)] for s in (1, -1)]
+        np.testing.assert_allclose(np.sum(np.asarray(g) * step), (loss(*at[0]) - loss(*at[1])) / 2e-5, rtol=2e-4)
+
+
 # ------------------------------------------------------------------------------------------------ what chips make of it
 
 

@@ -121,7 +121,9 @@ def block_of_rows(stages: Sequence[Group], shared: int, machine: Gpu) -> int | s
 
 def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
     depth, columns, rows, keys = (length(d) for d in (o.depth, o.columns, o.rows, o.keys))
-    if not (isinstance(depth, int) and isinstance(columns, int) and depth <= DEEPEST and columns <= WIDEST) or 0 in (depth, keys):
+    if 0 in (depth, keys):
+        return "there is nothing to sum"
+    if not (isinstance(depth, int) and isinstance(columns, int) and depth <= DEEPEST and columns <= WIDEST):
         return f"heads of {depth} and {columns} elements: up to {DEEPEST} and {WIDEST} fit"
     long = not isinstance(keys, int) or keys > LONG
     if long and isinstance(rows, int) and rows < FEW:
