@@ -1,10 +1,10 @@
-"""``python -m benchmarks.networks [NAME ...] [--full]``: every network of examples/networks in one table.
+"""``python -m benchmarks.networks [NAME ...] [--full] [--alone]``: every network of examples/networks in one table.
 
 Errors are against PyTorch on the same weights: inference and gradients in float64, then the gradients in float32 beside PyTorch's own in
 float32, both against those in float64: a deep network with batch normalisation of few images magnifies what is rounded. What is compiled
 is the training step, with nothing cached: tracing, all passes, machine code, and the first run; "per op" is milliseconds for each traced
 operator. The arena stands beside its lower bound. What is exported is inference with its weights; "equal" says whether the library gives
-the bits that the compiled function gives.
+the bits that the compiled function gives. With ``--alone`` nothing is compared with PyTorch, which takes the longest of all at full size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import xlc
 from examples.networks import NETWORKS, Network, network
 from examples.networks.network import arguments, distance, ours, theirs
 
-COLUMNS = {"network": 20, "parameters": 12, "forward": 9, "gradient": 9, "in f32": 9, "torch f32": 9, "operators": 10, "compile ms": 11,
+ERRORS = ("forward", "gradient", "in f32", "torch f32")
+COLUMNS = {"network": 24, "parameters": 12, "forward": 9, "gradient": 9, "in f32": 9, "torch f32": 9, "operators": 10, "compile ms": 11,
            "per op": 7, "step ms": 9, "arena MB": 9, "bound": 6, "exported KB": 12, "equal": 6}
 
 
@@ -30,13 +31,13 @@ def against_pytorch(net: Network) -> dict[str, str]:
     try:
         import torch  # noqa: F401
     except ImportError:
-        return dict.fromkeys(("forward", "gradient", "in f32", "torch f32"), "-")
+        return dict.fromkeys(ERRORS, "-")
     wide, narrow = arguments(net, np.float64), arguments(net, np.float32)
     forward, gradient = theirs(net, *wide)
     found, slopes = ours(net, *wide)
-    errors = {"forward": distance(found, forward), "gradient": distance(slopes, gradient),
-              "in f32": distance(ours(net, *narrow)[1], gradient), "torch f32": distance(theirs(net, *narrow)[1], gradient)}
-    return {name: f"{error:.1e}" for name, error in errors.items()}
+    errors = (distance(found, forward), distance(slopes, gradient), distance(ours(net, *narrow)[1], gradient),
+              distance(theirs(net, *narrow)[1], gradient))
+    return {name: f"{error:.1e}" for name, error in zip(ERRORS, errors, strict=True)}
 
 
 def training(net: Network, params: Any, state: Any, batch: tuple[Any, ...]) -> dict[str, str]:
@@ -71,12 +72,12 @@ def exported(net: Network, params: Any, state: Any, inputs: tuple[Any, ...]) -> 
     return {"exported KB": f"{size / 1e3:,.0f}", "equal": "yes" if equal else "NO"}
 
 
-def row(name: str, full: bool) -> dict[str, str]:
+def row(name: str, full: bool, alone: bool) -> dict[str, str]:
     net = network(name, full)
     found = {"network": name, "parameters": f"{net.parameters:,}"}
     params, state = net.init(xlc.random.key(0))
     batch = net.batch(np.random.default_rng(0))
-    found |= against_pytorch(net)
+    found |= dict.fromkeys(ERRORS, "-") if alone else against_pytorch(net)
     found |= exported(net, params, state, batch[:net.inputs])
     return found | training(net, params, state, batch)
 
@@ -89,12 +90,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.networks", description="The classic networks in one table.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(NETWORKS)}")
     parser.add_argument("--full", action="store_true", help="at their published sizes; minutes")
+    parser.add_argument("--alone", action="store_true", help="without PyTorch: no errors")
     chosen = parser.parse_args()
     if unknown := [name for name in chosen.names if name not in NETWORKS]:
         parser.error(f"no network {unknown[0]!r}; there are {', '.join(NETWORKS)}")
     print(show({c: c for c in COLUMNS}), flush=True)
     for name in chosen.names or NETWORKS:
-        print(show(row(name, chosen.full)), flush=True)
+        print(show(row(name, chosen.full, chosen.alone)), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ struct MemoryStats {
   size_t live, cached, peak_live; // bytes in blocks
 };
 MemoryStats memory_stats();
-size_t trim_memory(); // bytes freed
+size_t trim_memory(); // dead results' blocks and the calling thread's workspace; bytes freed
 
 // The calling thread's workspace for the time of one call: 64-byte aligned, kept for the next call.
 // The GIL is not needed. data() is NULL when bytes is 0; throws std::bad_alloc.

@@ -380,11 +380,14 @@ class _Writer:
         if x is None or self.exact:
             return None
         name = r.choice(
-            ("softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm", "cross_entropy", "sigmoid_cross_entropy", "attention")
+            ("softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm", "standardize", "variance", "cross_entropy",
+             "sigmoid_cross_entropy", "attention")
         )
         axes = tuple(sorted(r.sample(range(x.rank), r.choice((1, 1, min(2, x.rank))))))
-        if name in ("softmax", "log_softmax", "logsumexp"):
+        if name in ("softmax", "log_softmax", "logsumexp", "variance"):
             return OPS[name](x, axes=axes)
+        if name == "standardize":
+            return OPS[name](x, axes=axes, eps=1e-3)
         if name in ("layer_norm", "rms_norm"):
             scale = Type(x.dtype, tuple(x.shape[a] for a in axes))
             more = [self.like(scale) for _ in range(2 if name == "layer_norm" else 1)]

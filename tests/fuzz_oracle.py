@@ -99,7 +99,8 @@ def _bounded(error: np.ndarray, total: np.ndarray, d: DType) -> np.ndarray:
     return np.where(total < limit, error, np.nan)
 
 
-def _noisy(n: Node, args: Sequence[np.ndarray], y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _noisy(n: Node, args: Sequence[np.ndarray], y: np.ndarray, rng: np.random.Generator, run: int) -> np.ndarray:
+    """The value with an error that the operator may make; what may be anything is something else in each of four runs."""
     if not n.dtype.is_float:
         return y
     if n.op.name in UNSIGNED_ZERO:
@@ -110,13 +111,13 @@ def _noisy(n: Node, args: Sequence[np.ndarray], y: np.ndarray, rng: np.random.Ge
     wide = y.astype(np.float64)
     unknown = np.isnan(error)
     out = wide + np.where(unknown, 0.0, error) * AMPLITUDE * rng.uniform(-1, 1, y.shape)
-    choices = np.asarray([np.nan, np.inf, 0.0, 1.0])[rng.integers(0, 4, y.shape)]
+    choices = np.asarray([np.nan, np.inf, 0.0, 1.0])[(np.arange(y.size).reshape(y.shape) + run) % 4]
     out = np.where(unknown, choices, np.where(np.isfinite(wide), out, wide))
     return out.astype(y.dtype)
 
 
 def evaluate_graph(
-    graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], noise: np.random.Generator | None
+    graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], noise: np.random.Generator | None, run: int = 0
 ) -> dict[Node, np.ndarray]:
     """Every node's value."""
     env = {**sizes_from([p.type for p in graph.params], arrays), **sizes}
@@ -130,7 +131,7 @@ def evaluate_graph(
             assert y.dtype == n.dtype.numpy and y.shape == tuple(evaluate(s, env) for s in n.shape), (
                 f"{n.op.name}: {y.dtype}{y.shape} for {n.type}"
             )
-            values[n] = y if noise is None else _noisy(n, args, y, noise)
+            values[n] = y if noise is None else _noisy(n, args, y, noise, run)
     return values
 
 
@@ -142,7 +143,7 @@ class Expected:
 
         graph = decompose(graph)
         self.values = evaluate_graph(graph, arrays, sizes or {}, None)
-        runs = [evaluate_graph(graph, arrays, sizes or {}, np.random.default_rng([seed, k])) for k in range(SAMPLES)]
+        runs = [evaluate_graph(graph, arrays, sizes or {}, np.random.default_rng([seed, k]), k) for k in range(SAMPLES)]
         self.results = [self.values[r] for r in graph.results]
         self.others = [[run[r] for run in runs] for r in graph.results]
 

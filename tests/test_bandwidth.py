@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,3 +104,20 @@ def test_transposes_of_named_sizes() -> None:
 def test_next_row_is_prefetched() -> None:
     assert "prefetch" in str(kernel_of(lambda x: xlc.nn.softmax(x), values(2048, 1024)))
     assert "prefetch" not in str(kernel_of(lambda x: xlc.nn.softmax(x), values(64, 64)))
+
+
+@pytest.mark.parametrize("heads,depth,dtype", [(6, 64, "f4"), (3, 16, "f8"), (2, 128, "f2"), (5, 48, "f4"), (4, 7, "f4"), (1, 32, "i4")])
+def test_heads_side_by_side_are_read_in_whole_vectors(heads: int, depth: int, dtype: str) -> None:
+    """(batch, heads, time, depth) three times -> (batch, time, 3 heads depth), as the gradient of attention's queries, keys and values."""
+    shape, width = (2, heads, 5, depth), heads * depth
+    parts = [values(*shape, dtype=dtype, scale=9.0 + k) for k in range(3)]
+
+    def joined(*parts: Any) -> Any:
+        out = [np.pad(np.moveaxis(p, 1, 2).reshape(2, 5, width), ((0, 0), (0, 0), (k * width, (2 - k) * width))) for k, p in
+               enumerate(parts)]
+        return out[0] + out[1] + out[2]
+
+    program = xlc.jit(joined).compile(*parts)
+    assert np.array_equal(xlc.jit(joined)(*parts), joined(*parts))
+    if depth % 16 == 0:
+        assert not re.search(r"v\+v_\)?//|remainder\(v\+v_", str(program.kernels[0].loops))

@@ -248,9 +248,10 @@ def test_composites(backend: str, fuse: bool, dtype: DType) -> None:
     p = Program()
     x = p.value(dtype, (3, 4, 17), "small")
     q, k, v = (p.value(dtype, s, "small") for s in ((2, 5, 8), (2, 7, 8), (2, 7, 3)))
-    for name in ("softmax", "log_softmax", "logsumexp"):
-        for axes in ((2,), (0,), (1, 2)):
+    for axes in ((2,), (0,), (1, 2)):
+        for name in ("softmax", "log_softmax", "logsumexp", "variance"):
             p.add(OPS[name], x, axes=axes)
+        p.add(OPS["standardize"], x, axes=axes, eps=1e-3)
     for axes, shape in (((2,), (17,)), ((1, 2), (4, 17)), ((0,), (3,))):
         scale, bias = p.value(dtype, shape, "small"), p.value(dtype, shape, "small")
         p.add(OPS["layer_norm"], x, scale, bias, axes=axes, eps=1e-5)
@@ -327,6 +328,8 @@ def test_every_operator_is_covered() -> None:
         "softmax",
         "log_softmax",
         "logsumexp",
+        "variance",
+        "standardize",
         "layer_norm",
         "rms_norm",
         "cross_entropy",

@@ -775,3 +775,12 @@ def test_speed(impl, address, capsys):
     f(x, x)
     for what, call in [("call of two arrays", lambda: f(x, x)), ("x * x + x", lambda: x * x + x)]:
         print(f"{impl.__name__}: {what}: {min(timeit.repeat(call, number=2000, repeat=5)) / 2000 * 1e6:.2f} us")
+
+
+@pytest.mark.skipif(_xlc is None, reason="the C++ extension is not installed")
+def test_the_workspace_is_kept_between_calls_until_memory_is_trimmed(address):
+    size = 300 << 20  # never touched: this costs addresses, not memory
+    executable = _xlc.Executable(address("nothing"), params=[], results=[(F4, (1,))], out_tree=LEAF, workspace=size)
+    _xlc.trim_memory()
+    executable()
+    assert _xlc.trim_memory() >= size and _xlc.trim_memory() == 0

@@ -235,15 +235,43 @@ def test_jvp_of_vjp_and_of_a_jitted_function() -> None:
     np.testing.assert_allclose(dg, X * (np.cos(X) - X * np.sin(X)), rtol=1e-12)
 
 
-def test_forward_mode_through_a_custom_rule_is_refused() -> None:
+def test_forward_mode_transposes_a_custom_rule() -> None:
+    """Rules that are not the derivatives show that they are asked: alone, mapped, with an argument that is shared or has no tangent."""
     @xlc.custom_vjp
-    def f(x: Any) -> Any:
-        return x * x
+    def f(x: Any, w: Any, n: Any) -> Any:
+        return {"y": np.sin(x) @ w, "n": n, "z": x + n}
 
-    f.defvjp(lambda x: (x * x, x), lambda x, ct: (2 * x * ct,))
-    with pytest.raises(xlc.XlcTypeError, match="through the custom_vjp function f: its rule is for reverse mode only"):
+    def backward(r: Any, ct: Any) -> Any:
+        x, w = r
+        running = xlc.scan(lambda c, row: (c + row, c), np.zeros(W.shape[1]), ct["y"], reverse=True)[1]  # a sum of the rows that follow
+        return 7 * np.cos(x) * (running @ w.T) + ct["z"], 5 * np.sin(x).T @ ct["y"], None
+
+    f.defvjp(lambda x, w, n: (f(x, w, n), (x, w)), backward)
+    x, dx, dw = np.cos(np.arange(2.0 * len(W))).reshape(2, -1), np.ones((2, len(W))), np.sin(W)
+    first = np.array([[0, 0], [1, 0]])  # the transpose of that sum
+    dy = first @ (7 * np.cos(x) * dx) @ W, 5 * np.sin(x) @ dw
+    for wrap in (lambda g: g, xlc.jit):
+        value, moved = wrap(lambda x, dx, dw: xlc.jvp(lambda x, w: f(x, w, 3), (x, W), (dx, dw)))(x, dx, dw)
+        np.testing.assert_allclose(value["y"], np.sin(x) @ W, rtol=1e-12)
+        np.testing.assert_allclose(moved["y"], sum(dy), rtol=1e-12)
+        np.testing.assert_allclose(moved["z"], dx, rtol=1e-12)
+    np.testing.assert_allclose(xlc.jvp(lambda w: f(x, w, 3)["y"], (W,), (dw,))[1], dy[1], rtol=1e-12)
+    many, t = np.stack([x, 2 * x, 3 * x]), np.stack([dx, x, -dx])
+    _, mapped = xlc.jvp(lambda x, w: xlc.vmap(lambda x: f(x, w, 3)["y"])(x), (many, W), (t, dw))
+    for k, found in enumerate(mapped):
+        np.testing.assert_allclose(found, first @ (7 * np.cos(many[k]) * t[k]) @ W + 5 * np.sin(many[k]) @ dw, rtol=1e-12)
+    forward, reverse = xlc.jacfwd(lambda x: f(x, W, 3)["y"])(x), xlc.jacrev(lambda x: f(x, W, 3)["y"])(x)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-12)
+    np.testing.assert_allclose(xlc.jvp(xlc.grad(lambda x: f(x, W, 3)["z"].sum() + f(x, W, 3)["y"].sum()), (x,), (dx,))[1],
+                               -7 * np.sin(x) * (np.array([[1], [0]]) * W.sum(1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [lambda ct: np.clip(ct, -1, 1), lambda ct: ct * ct, lambda ct: np.round(ct) * 2])
+def test_forward_mode_refuses_a_custom_rule_that_is_not_linear(rule: Any) -> None:
+    f = xlc.custom_vjp(lambda x: x * 1.0)
+    f.defvjp(lambda x: (x * 1.0, None), lambda r, ct: (rule(ct),))
+    with pytest.raises(xlc.XlcTypeError, match=r"test_jvp.py:\d+: forward mode .* is not linear in the cotangent; use grad, vjp or jacrev"):
         xlc.jvp(lambda x: f(x), (X,), (X,))
-    np.testing.assert_allclose(xlc.jvp(xlc.grad(lambda x: f(x).sum()), (X,), (X,))[1], 2 * X, rtol=1e-12)
 
 
 def test_symbolic_sizes() -> None:

@@ -76,3 +76,10 @@ def test_passes_and_rules_can_be_left_out(names, arguments):
 def test_profile_times_every_launch(arguments):
     found = profile(xlc.jit(layer, dynamic={"x": {0: "n"}}).compile(*arguments), repeat=2, n=7)
     assert all(t.seconds > 0 for t in found.timings) and "total" in str(found)
+
+
+def test_work_is_that_of_the_operands():
+    """Two products with results of one type, of which one adds up four times as much."""
+    a, b, c, d = (np.ones(shape, "f4") for shape in ((8, 64), (64, 24), (8, 16), (16, 24)))
+    found = profile(xlc.jit(lambda a, b, c, d: (a @ b, c @ d)).compile(a, b, c, d), repeat=1)
+    assert {2 * 8 * 24 * 64, 2 * 8 * 24 * 16} <= {t.flops for t in found.timings}

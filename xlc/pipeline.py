@@ -50,7 +50,8 @@ class Pass:
 GRAPH_PASSES: tuple[Pass, ...] = (
     Pass("decompose", lambda g, o, b: decompose(g), optional=False),  # no composite is left, but those that the backend's library claims
     # loops and branches do no more than is needed, and on their bodies all these passes have run
-    Pass("control", lambda g, o, b: control.bodies(g, lambda body: Passes(o, b, body.name)(body)), optional=False),
+    Pass("control", lambda g, o, b: control.bodies(g, lambda body: Passes(o, b, body.name)(body), None if stays(o) else b.machine),
+         optional=False),
     Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, skipped(), config.bisect)),  # no rule of the table applies any more
     Pass("split", lambda g, o, b: split(g, b.machine)),  # no long reduction with few results
     # contractions read their right-hand side along its last dimension
@@ -64,6 +65,11 @@ GRAPH_PASSES: tuple[Pass, ...] = (
 def skipped() -> tuple[str, ...]:
     """The rules and passes that the user leaves out."""
     return tuple(filter(None, config.skip.split(",")))
+
+
+def stays(options: Options) -> bool:
+    """Whether loops keep their contractions: under ``strict`` an iteration is computed as it is written."""
+    return options.strict or "distribute" in skipped()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Columns of identifiers and of clusters: Wide & Deep with hashed and crossed columns, k-means, and k-means beside a network.
+"""Columns of identifiers and of clusters: a linear model and Wide & Deep with sparse columns, k-means, and k-means beside a network.
 
     net = network("wide-and-deep")
     net.apply(params, {}, query, document)                  logits of a click, from any two 64-bit identifiers
@@ -18,6 +18,29 @@ from .classifier import patterns
 from .network import Network, register
 from .recurrent import embedded
 from .supervised import supervised
+
+# ------------------------------------------------------------------------------------------------ a linear model
+
+
+@register("linear-regressor", parameters=100_000 + 2 + 1)
+def linear_regressor(full: bool) -> Network:
+    """The price of a house: two real columns, square feet and rooms, and a sparse one, the zip code, of which a row looks one weight up;
+    the gradient of the others is not touched."""
+    codes, batch = (100_000, 100) if full else (50, 32)
+
+    def model(nn: Any, square_foot: Any, num_rooms: Any, zip_code: Any) -> Any:
+        real = nn.dense(nn.stack([square_foot, num_rooms], -1), 1, init=zeros)
+        return (real + embedded(nn, zip_code, codes, 1, zeros, "zip_code"))[:, 0]
+
+    def data(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Normalised columns; what a place is worth depends on its code."""
+        square_foot, num_rooms = rng.standard_normal((2, batch), "f4")
+        zip_code = rng.integers(0, codes, batch)
+        price = 2 * square_foot - num_rooms + np.sin(zip_code) + 0.5
+        return square_foot, num_rooms, zip_code, price.astype("f4")
+
+    return supervised("linear-regressor", model, lambda nn, y, price: nn.mse(y, price), data, inputs=3, optimizer=xlc.optim.adagrad(0.3))
+
 
 # ------------------------------------------------------------------------------------------------ wide and deep
 

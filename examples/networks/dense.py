@@ -94,7 +94,8 @@ def softmax_regression(full: bool, name: str, batch: int, rate: float, init: Any
 
 for _name, _batch, _rate, _init, _objective in (
         ("softmax-regression-a", 100, 0.01, zeros, _by_log), ("softmax-regression-b", 128, 0.2, zeros, _by_squares),
-        ("softmax-regression-c", 100, 0.5, zeros, _by_log), ("logistic-regression", 10_000, 0.5, truncated_normal(1.0), None)):
+        ("softmax-regression-c", 100, 0.5, zeros, _by_log), ("logistic-regression", 10_000, 0.5, truncated_normal(1.0), None),
+        ("logistic-regression-sgd", 128, 0.5, truncated_normal(1.0), None)):
     register(_name, parameters=7850)(functools.partial(softmax_regression, name=_name, batch=_batch, rate=_rate, init=_init,
                                                        objective=_objective))
 
@@ -112,7 +113,7 @@ def two_three_one(full: bool) -> Network:
         x = np.concatenate([[[0.7, 0.9]], rng.random((15, 2))]).astype("f4")
         return x, x.sum(1)
 
-    return supervised("two-three-one", model, lambda nn, y, target: nn.mse(y, target), data, optimizer=optim.adam(0.05), steps=40)
+    return supervised("two-three-one", model, lambda nn, y, target: nn.mse(y, target), data, optimizer=optim.adam(0.05))
 
 
 def perceptron(hidden: tuple[int, ...], classes: int = 10, init: Any = None, keep: Callable[[int], float] = lambda layer: 1.0) -> Any:
@@ -136,6 +137,13 @@ def mlp(full: bool) -> Network:
     """784-500-10."""
     return _on_digits("mlp", full, perceptron((500 if full else 32,), init=truncated_normal(0.1)),
                       optimizer=optim.sgd(0.01 if full else 0.1))
+
+
+@register("mlp-tflearn", parameters=101 * 64 + 65 * 10)
+def mlp_tflearn(full: bool) -> Network:
+    """100 numbers, one hidden layer of 64, ten classes."""
+    return classifier("mlp-tflearn", perceptron((64 if full else 16,)), (100,) if full else (20,), 10, 100 if full else 16,
+                      optimizer=optim.sgd(0.1))
 
 
 @register("mlp-best-practice", parameters=397_510)
@@ -168,10 +176,10 @@ def mlp_1024(full: bool) -> Network:
 @register("mlp-deep")
 def deep(full: bool) -> Network:
     """Six hidden layers, each half of the one before, at least 2; the first are dropped most."""
-    layers, first = 6, 1024 if full else 64
+    layers, first = 6, 1024 if full else 256
     model = perceptron(tuple(max(first >> k, 2) for k in range(layers)), keep=lambda k: 0.5 + 0.5 * k / (layers + 1))
     return _on_digits("mlp-deep", full, model, batch=128, l2=1e-3,
-                      optimizer=optim.adam(optim.exponential(1e-3 if full else 1e-2, 0.95, 1000)), steps=30)
+                      optimizer=optim.adam(optim.exponential(1e-3 if full else 1e-2, 0.95, 1000)))
 
 
 @register("intervals")
@@ -181,7 +189,7 @@ def intervals(full: bool) -> Network:
         x = rng.uniform(-1, 1, (100, 2)).astype("f4")
         return x, (np.abs(x) <= 0.5).sum(1)
 
-    return classifier("intervals", perceptron((20, 20), 3), (2,), 3, 100, batch_of=data, optimizer=optim.adam(0.02), steps=40)
+    return classifier("intervals", perceptron((20, 20), 3), (2,), 3, 100, batch_of=data, optimizer=optim.adam(0.02))
 
 
 @register("iris", parameters=50 + 220 + 210 + 33)

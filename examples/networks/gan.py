@@ -13,7 +13,7 @@ import numpy as np
 import xlc
 
 from . import layers
-from .layers import Layers
+from .layers import Functions, Layers
 from .network import Network, register
 
 REAL = 0.9
@@ -40,7 +40,7 @@ class Game:
     """Both losses, with the functions of xlc (None) or PyTorch's. Parameters and state are {"discriminator": ..., "generator": ...}."""
 
     def __init__(self, size: int, width: int, functions: Any = None):
-        self.size, self.width, self.functions = size, width, functions
+        self.size, self.width, self.functions = size, width, functions or Functions()
 
     def make(self, params: Any, state: Any, key: Any, z: Any) -> tuple[Any, Any]:
         """Images, and the new state of the generator."""
@@ -69,8 +69,7 @@ class Game:
 
     def loss(self, params: Any, state: Any, key: Any, z: Any, real: Any) -> tuple[Any, Any]:
         """Both losses at once, each with the other network fixed: their gradients are those of the two players."""
-        stop = xlc.stop_gradient if self.functions is None else self.functions.stop_gradient
-        fixed = xlc.tree.map(stop, params)
+        fixed = xlc.tree.map(self.functions.stop_gradient, params)
         first, judged = self.discriminating(params["discriminator"], fixed["generator"], state, key, z, real)
         second, made = self.generating(params["generator"], fixed["discriminator"], state, key, z)
         return first + second, {"discriminator": judged, "generator": made}
@@ -123,12 +122,15 @@ def gan_network(size: int, width: int, batch: int, noise: int, rate: float) -> N
         made = {name: layers.init(model, xlc.random.fold_in(key, k), spec) for k, (name, (model, spec)) in enumerate(parts.items())}
         return {name: p for name, (p, _) in made.items()}, {name: s for name, (_, s) in made.items()}
 
+    def using(functions: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        other = Game(size, width, functions)
+        return other.apply, other.loss
+
     def reference() -> tuple[Callable[..., Any], Callable[..., Any]]:
         from . import torch_functions
 
-        theirs = Game(size, width, torch_functions)
-        return theirs.apply, theirs.loss
+        return using(torch_functions)
 
     return Network("gan", init, game.apply, game.loss, lambda rng: (rng.standard_normal((batch, noise), "f4"), rings(rng, size, batch)),
                    reference, lambda: {name: layers.shapes(model, spec) for name, (model, spec) in parts.items()},
-                   optimizer=Both(optimizer), step=alternate(game, optimizer))
+                   optimizer=Both(optimizer), step=alternate(game, optimizer), using=using)

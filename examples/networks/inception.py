@@ -4,7 +4,7 @@ C. Szegedy et al., arXiv:1409.4842, arXiv:1512.00567, arXiv:1602.07261. ``thin``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import xlc
@@ -23,7 +23,9 @@ def side_by_side(nn: Any, *branches: Any) -> Any:
     return nn.concatenate(branches, axis=-1)
 
 
-def googlenet(classes: int, thin: int, blocks: Sequence[str] = tuple(GOOGLENET)) -> Any:
+def googlenet(classes: int, thin: int, blocks: Sequence[str] = tuple(GOOGLENET), *, radius: int = 2, alpha: float = 2e-5,
+              linear: Sequence[str] = (), summary: Callable[..., Any] = lambda nn, x: x.mean((1, 2))) -> Any:
+    """``radius`` and ``alpha`` of the local normalisation; ``linear``: blocks whose 5x5 has no relu; ``summary``: what the scores see."""
     def model(nn: Any, x: Any) -> Any:
         def conv(x: Any, channels: int, window: int, **options: Any) -> Any:
             return nn.relu(nn.conv(x, channels // thin, window, **options))
@@ -32,16 +34,17 @@ def googlenet(classes: int, thin: int, blocks: Sequence[str] = tuple(GOOGLENET))
             return nn.max_pool(x, 3, stride=stride, padding="SAME")
 
         def local(x: Any) -> Any:
-            return nn.local_response_norm(x, 2, alpha=2e-5, beta=0.75, k=1.0)
+            return nn.local_response_norm(x, radius, alpha=alpha, beta=0.75, k=1.0)
 
         x = local(pool(conv(x, 64, 7, stride=2), 2))
         x = pool(local(conv(conv(x, 64, 1), 192, 3)), 2)
         for name in blocks:
             one, reduced3, three, reduced5, five, pooled = GOOGLENET[name]
-            x = side_by_side(nn, conv(x, one, 1), conv(conv(x, reduced3, 1), three, 3), conv(conv(x, reduced5, 1), five, 5),
+            wide = nn.conv(conv(x, reduced5, 1), five // thin, 5)
+            x = side_by_side(nn, conv(x, one, 1), conv(conv(x, reduced3, 1), three, 3), wide if name in linear else nn.relu(wide),
                              conv(pool(x, 1), pooled, 1))
             x = pool(x, 2) if name in ("3b", "4e") else x
-        return nn.dense(nn.dropout(x.mean((1, 2)), 0.4), classes)
+        return nn.dense(nn.dropout(summary(nn, x), 0.4), classes)
 
     return model
 
@@ -51,6 +54,15 @@ def googlenet_1000(full: bool) -> Network:
     model = googlenet(1000, 1) if full else googlenet(10, 8, ("3b", "4e", "5b"))
     return classifier("googlenet", model, (224, 224, 3) if full else (32, 32, 3),
                       1000 if full else 10, 2 if full else 4, optimizer=xlc.optim.momentum(1e-3, 0.9) if full else None)
+
+
+@register("googlenet-17", parameters=5_973_552 + (8 * 8 * 1024 + 1) * 17)
+def googlenet_17(full: bool) -> Network:
+    """For the 17 flowers of Oxford, as TFLearn has it: an average over 7x7 at every place, and scores from all places."""
+    model = googlenet(17, *(1,) if full else (8, ("3b", "4e", "5b")), radius=5, alpha=1e-4, linear=("3b",), summary=lambda nn, x:
+                      nn.flatten(nn.avg_pool(x, 7, stride=1, padding="SAME", count_include_pad=False)))
+    return classifier("googlenet-17", model, (227, 227, 3) if full else (32, 32, 3), 17, 2 if full else 4,
+                      optimizer=xlc.optim.momentum(1e-3, 0.9) if full else None)
 
 
 # ------------------------------------------------------------------------------------------------ with batch normalisation

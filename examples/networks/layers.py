@@ -22,7 +22,7 @@ import xlc
 from xlc.nn.init import Initializer, constant, he_normal, zeros
 
 
-class _Functions:
+class Functions:
     """xlc.nn, xlc.numpy, xlc and xlc.random as one namespace."""
 
     def __getattr__(self, name: str) -> Any:
@@ -36,7 +36,7 @@ class Layers:
     after   the new state, once the network has run"""
 
     def __init__(self, params: dict[str, Any], state: dict[str, Any] | None = None, functions: Any = None, key: Any = None):
-        self.params, self.state, self.functions, self.key = params, state or {}, functions or _Functions(), key
+        self.params, self.state, self.functions, self.key = params, state or {}, functions or Functions(), key
         self.after: dict[str, Any] = {}
         self.met: dict[str, int] = {}
 

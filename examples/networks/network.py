@@ -30,9 +30,7 @@ class Network:
     reference   () -> (apply, loss) of the same meaning on PyTorch's tensors; PyTorch is imported when it is called
     using       functions -> (apply, loss) with other functions than xlc's, where the network is made of ``Layers``
     shapes      () -> params as specs, which costs no more than tracing
-    step        (params, state, memory, key, *batch) -> (params, state, memory, number), where it is not the usual one
-    steps       after so many steps on one batch
-    falls       the loss is below this part of what it was; None: it stays what it was"""
+    step        (params, state, memory, key, *batch) -> (params, state, memory, number), where it is not the usual one"""
 
     name: str
     init: Callable[[Any], tuple[Tree, Tree]]
@@ -45,8 +43,6 @@ class Network:
     optimizer: Any = field(default_factory=lambda: xlc.optim.adam(1e-3))
     step: Callable[..., tuple[Any, Tree, Tree, Any]] | None = None
     using: Callable[[Any], tuple[Callable[..., Any], Callable[..., Any]]] | None = None
-    steps: int = 12
-    falls: float | None = 0.8
 
     @property
     def parameters(self) -> int:

@@ -106,7 +106,7 @@ def ptb(full: bool) -> Network:
             x = nn.dropout(carried(nn, layer, x, width), 0.5)
         return nn.dense(x, vocabulary, init=uniform(-0.05, 0.05))
 
-    return language("ptb-lstm", model, vocabulary, time, batch, optimizer=clipped(5.0, xlc.optim.sgd(1.0)), steps=25)
+    return language("ptb-lstm", model, vocabulary, time, batch, optimizer=clipped(5.0, xlc.optim.sgd(1.0)))
 
 
 @register("char-lstm", parameters=(27 + 64) * 256 + 256 + 64 * 27 + 27)

@@ -118,7 +118,11 @@ def transform(nn: Any, x: Any, width: int) -> Any:
 
 @register("fast-style", parameters=1_677_638)
 def fast_style(full: bool) -> Network:
-    size, width, vgg_width, batch = (256, 32, 64, 2) if full else (32, 2, 4, 2)
+    return fast_style_network(256, 32, 64, 2, 1e-3) if full else fast_style_network(32, 2, 4, 2, 1e-2)
+
+
+def fast_style_network(size: int, width: int, vgg_width: int, batch: int, rate: float) -> Network:
+    """For images of size x size pixels; ``width``: channels of the layers next to the images, 32 as published."""
     images, one = xlc.spec((batch, size, size, 3), "f4"), xlc.spec((1, size, size, 3), "f4")
 
     def model(nn: Any, x: Any) -> Any:
@@ -142,7 +146,7 @@ def fast_style(full: bool) -> Network:
 
     return Network("fast-style", lambda key: (layers.init(model, key, images)[0], fixed_vgg(xlc.random.fold_in(key, 1), vgg_width, one)),
                    *functions(), lambda rng: (pictures(rng, batch, size, size, 3), pictures(rng, 1, size, size, 3)),
-                   lambda: functions(_torch()), lambda: layers.shapes(model, images), optimizer=xlc.optim.adam(1e-3 if full else 1e-2))
+                   lambda: functions(_torch()), lambda: layers.shapes(model, images), optimizer=xlc.optim.adam(rate))
 
 
 def _torch() -> Any:

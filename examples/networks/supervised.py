@@ -20,7 +20,7 @@ from .network import Network
 def supervised(name: str, model: Callable[..., Any], objective: Callable[..., Any],
                batch: Callable[[np.random.Generator], tuple[Any, ...]], *, optimizer: Any = None, **options: Any) -> Network:
     """A network ``model(layers, *inputs) -> outputs``, trained to a small ``objective(layers, outputs, *targets)``; ``batch`` gives
-    inputs and targets. The objective may have parameters of its own. ``options``: ``inputs``, ``steps``, ``falls`` of the Network."""
+    inputs and targets. The objective may have parameters of its own. ``options``: those of the Network."""
     inputs = options.get("inputs", 1)
 
     def whole(nn: Layers, *arrays: Any) -> Any:

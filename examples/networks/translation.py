@@ -122,7 +122,7 @@ def model(full: bool) -> Translator:
 @register("seq2seq")
 def seq2seq(full: bool) -> Network:
     """Four layers of 256, words of up to 20 letters."""
-    return trained(model(full), 20 if full else 4, 64 if full else 5, 1e-3 if full else 1e-2)
+    return trained(model(full), 20 if full else 4, 64 if full else 16, 1e-3 if full else 1e-2)
 
 
 def trained(translator: Translator, longest: int, batch: int, rate: float = 5e-3) -> Network:
@@ -132,4 +132,4 @@ def trained(translator: Translator, longest: int, batch: int, rate: float = 5e-3
         return nn.where(written, nn.cross_entropy(logits, labels), 0.0).sum() / written.sum()
 
     return supervised("seq2seq", translator, cost, lambda rng: reversal(rng, translator.vocabulary - LETTER, longest, batch), inputs=2,
-                      optimizer=clipped(5.0, xlc.optim.adam(rate)), steps=30)
+                      optimizer=clipped(5.0, xlc.optim.adam(rate)))

@@ -28,7 +28,7 @@ def eye(nn: Any, frames: Any, widths: tuple[int, ...]) -> Any:
 def video_qa(full: bool) -> Network:
     """16 frames of 150x150 through a fixed network and an LSTM of 256; 100 words, embedded in 256, with padding, through an LSTM of 128."""
     frames, pixels, widths, watch = (16, 150, (32, 64, 128, 256), 256) if full else (3, 17, (4, 6), 8)
-    words, vocabulary, width, read, dense, answers, batch = (100, 10_000, 256, 128, 128, 1000, 4) if full else (5, 30, 6, 7, 9, 4, 3)
+    words, vocabulary, width, read, dense, answers, batch = (100, 10_000, 256, 128, 128, 1000, 4) if full else (5, 30, 6, 7, 9, 4, 12)
 
     def model(nn: Any, video: Any, question: Any) -> Any:
         """video (batch, frames, height, width, 3), question (words, batch), of which 0 is padding."""

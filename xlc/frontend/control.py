@@ -4,7 +4,8 @@
 
 A body is traced once, on parameters of its own, within the running trace; what it uses of the values around it becomes a ``fixed``
 argument. Carries keep their dtype and shape; those that begin as Python numbers take the dtype that the body gives them (then it is
-traced again). Outside a trace the whole is compiled and run at once, on the arrays among the operands.
+traced again). Outside a trace the whole is traced, compiled (once for each program, see ``eager.at_once``) and run at once, with the
+values that the arrays and numbers that the functions use have at that moment.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from ..ir.op import lookup
 from ..ir.types import Dim, Size, Type, bool_, i64
 from ..transform.calls import substitute
 from .array import Tracer, lift
+from .eager import at_once
 from .elementwise import cast, result_dtype
-from .jit import jit, names_of
+from .jit import names_of
 from .reports import Report, Ring, nodes_of, of_branch, of_loop, owned, repeated
 from .size import plain_size
 from .trace import current, describe, mark, tracing
@@ -37,7 +39,7 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *
 
     Both give results of the same nesting, shapes and dtypes. Raises XlcTypeError where pred is no bool scalar, or the results differ."""
     if current() is None:
-        return _at_once(lambda pred, operands: cond(pred, true_fn, false_fn, *operands), pred, operands)
+        return at_once(lambda pred, operands: cond(pred, true_fn, false_fn, *operands), pred, operands)
     mark()
     which = _condition(pred, "cond: pred")
     index = full(Type(i64), int(which["value"])) if which.op.name == "full" else cast(which, i64)
@@ -47,7 +49,7 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
     """``branches[index](*operands)``, the integer scalar index clamped to those that there are. Results as for ``cond``."""
     if current() is None:
-        return _at_once(lambda index, operands: switch(index, branches, *operands), index, operands)
+        return at_once(lambda index, operands: switch(index, branches, *operands), index, operands)
     mark()
     if not isinstance(branches, Sequence) or not branches:
         raise XlcTypeError(f"switch expects a list of functions, found {describe(branches)}")
@@ -64,7 +66,7 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
 
     It has no reverse mode, as the number of iterations is not known: scan, or fori_loop with Python ints as bounds, has."""
     if current() is None:
-        return _at_once(lambda init: while_loop(cond_fn, body_fn, init), init)
+        return at_once(lambda init: while_loop(cond_fn, body_fn, init), init)
     mark()
     return _while("while_loop: body_fn", cond_fn, body_fn, _Values("init", init))
 
@@ -76,8 +78,8 @@ def fori_loop(lo: Any, hi: Any, body: Callable[[Any, Any], Any], init: Any) -> A
     known = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in (lo, hi))
     if current() is None:
         if known:
-            return _at_once(lambda init: fori_loop(lo, hi, body, init), init)
-        return _at_once(lambda lo, hi, init: fori_loop(lo, hi, body, init), lo, hi, init)
+            return at_once(lambda init: fori_loop(lo, hi, body, init), init)
+        return at_once(lambda lo, hi, init: fori_loop(lo, hi, body, init), lo, hi, init)
     mark()
     low, high = lift(lo), lift(hi)
     for t, name in ((low, "lo"), (high, "hi")):
@@ -100,7 +102,7 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     The carry keeps its nesting, shapes and dtypes. With ``reverse`` rows are visited from the last to the first, and the ys lie in the
     places of their xs. Raises XlcTypeError for a carry that changes, XlcValueError for first sizes that differ."""
     if current() is None:
-        return _at_once(lambda init, xs: scan(f, init, xs, length, reverse), init, xs)
+        return at_once(lambda init, xs: scan(f, init, xs, length, reverse), init, xs)
     mark()
     rows = _Values("xs", xs)
     return _scan("scan: f", f, _Values("init", init), rows, _length(rows, length), bool(reverse))
@@ -328,8 +330,3 @@ def _length(rows: _Values, length: Any) -> Size:
     if isinstance(found[0][1], int) and found[0][1] < 0:
         raise XlcValueError(f"scan: length must not be negative, found {found[0][1]}")
     return found[0][1]
-
-
-def _at_once(f: Callable[..., Any], *operands: Any) -> Any:
-    """Outside a trace: traced for these operands, compiled and run."""
-    return jit(f)(*operands)

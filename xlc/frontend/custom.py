@@ -34,7 +34,8 @@ class custom_vjp:
         f.defvjp(fwd, bwd)        fwd(x, n) -> (f(x, n), residuals);  bwd(residuals, ct) -> (cotangent of x, cotangent of n)
 
     ``bwd`` returns one entry per argument, nested as the argument; None is zero. Arguments at ``nondiff_argnums`` are passed as they are
-    (they need not be arrays) and come first in ``bwd``: ``bwd(n, residuals, ct)``."""
+    (they need not be arrays) and come first in ``bwd``: ``bwd(n, residuals, ct)``. Forward mode (jvp, jacfwd) transposes the rule, and
+    raises an XlcTypeError where ``bwd`` is not linear in ct."""
 
     def __init__(self, f: Callable[..., Any], nondiff_argnums: Sequence[int] = ()):
         self.f = f

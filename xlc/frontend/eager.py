@@ -1,14 +1,19 @@
-"""Functions of ``xlc.numpy`` called outside any trace: compiled for their arguments, kept, and run at once.
+"""Functions called outside any trace: compiled for their arguments, kept, and run at once. Those of ``xlc.numpy``:
 
     xlc.numpy.logsumexp(a, axis=1)    ->    jit(lambda x: logsumexp(x, axis=1))(a)
 
 Arrays are arguments of the compiled function; everything else (axes, dtypes, numbers) is part of what is compiled. Elementwise functions
 take Python numbers as arguments too, so that ``multiply(a, 2.5)`` is not compiled again for 2.6; others say which numbers they
 take so: ``public(..., numbers=(float,))``.
+
+Control flow takes functions of the user's, and what these close over may be anything, and anything may have happened to it since the last
+call. So they are traced at each call, in which their arrays become arguments; what is kept is the compiled program, by the text of what was
+traced (``at_once``): nothing stays as it was at an earlier call, and other values in the same program compile nothing.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
@@ -16,8 +21,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .. import config
+from ..ir.text import print_graph
 from .array import Tracer
-from .jit import jit
+from .jit import Compiled, jit
 from .table import WEAK_NUMBERS, call
 from .trace import current, mark
 from .tree import Tree, flatten, unflatten
@@ -25,6 +32,8 @@ from .tree import Tree, flatten, unflatten
 F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = 1024
 _kept: OrderedDict[Any, Any] = OrderedDict()
+_programs: OrderedDict[Any, Any] = OrderedDict()
+_lock = threading.Lock()
 Numbers = tuple[type, ...]  # the types of Python numbers that are arguments
 
 
@@ -66,6 +75,25 @@ def _run(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     else:
         _kept.move_to_end(key)
     return found(*arrays)
+
+
+def at_once(f: Callable[..., Any], *operands: Any) -> Any:
+    """``f(*operands)``, traced for these operands; compiled, unless a call before has compiled the same program; and run."""
+    from ..pipeline import compile_graph
+
+    lowered, arrays = jit(f).owner.opened(operands)
+    graph = lowered.graph
+    held = tuple(n["value"] for n in graph.everywhere() if n.op.name == "constant")
+    key = (print_graph(graph, locations=False), tuple(p.type for p in graph.params), held, config.key())
+    with _lock:
+        program = _programs.get(key)
+        if program is None:
+            program = _programs[key] = compile_graph(graph)
+            if len(_programs) > _KEPT:
+                _programs.popitem(last=False)
+        else:
+            _programs.move_to_end(key)
+    return Compiled(lowered, program).run(arrays)
 
 
 def _closed(name: str, f: Callable[..., Any], tree: Tree, leaves: list[Any], numbers: Numbers) -> Callable[..., Any]:

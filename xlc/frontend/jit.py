@@ -78,7 +78,7 @@ class Signature:
 class Lowered:
     """A traced function. ``names`` are the parameters' names, ``paths`` how a user would write each (``p['w']``); ``out_tree`` rebuilds the
     result from the graph's results; ``assumptions`` are sizes that must not be negative. The results of the graph that come after those of
-    the function are the values of ``reports``."""
+    the function are the values of ``reports``. Arrays of the closure that were ``taken`` (see ``trace``) fill the last parameters."""
 
     graph: Graph
     names: tuple[str, ...]
@@ -91,6 +91,7 @@ class Lowered:
     owner: Jitted
     reports: tuple[Report, ...] = ()
     device: str | None = None
+    taken: tuple[np.ndarray, ...] = ()
 
     def compile(self) -> Compiled:
         from ..pipeline import compile_graph  # networkx and llvmlite are imported at the first compilation
@@ -384,6 +385,12 @@ class Jitted:
         call, signature = self._signature_of(args, kwargs)
         return self._trace(signature, call)
 
+    def opened(self, args: tuple[Any, ...]) -> tuple[Lowered, list[np.ndarray]]:
+        """The function traced for these arguments, where arrays of its closure are parameters too, and the arrays for all parameters."""
+        call, signature = self._signature_of(args, {})
+        lowered = self._trace(signature, call, open=True)
+        return lowered, [*(self._array(leaf, path)[0] for leaf, path in zip(call.leaves, call.paths, strict=True)), *lowered.taken]
+
     def compile(self, *args: Any, **kwargs: Any) -> Compiled:
         """The compiled program for arguments of this kind."""
         call, signature = self._signature_of(args, kwargs)
@@ -413,10 +420,10 @@ class Jitted:
         with self._lock:
             self.compiles += 1
 
-    def _trace(self, signature: Signature, call: _Call) -> Lowered:
+    def _trace(self, signature: Signature, call: _Call, open: bool = False) -> Lowered:
         names = _identifiers(call.paths)
         params = [parameter(t, name, i) for i, (name, (t, _)) in enumerate(zip(names, signature.leaves, strict=True))]
-        with tracing(self.__name__) as trace:
+        with tracing(self.__name__, open=open) as trace:
             tracers = [Tracer(p, weak, None if weak else Storage(f"the argument {path}"))
                        for p, path, (_, weak) in zip(params, call.paths, signature.leaves, strict=True)]
             args, kwargs = self._with_tracers(call, tracers)
@@ -436,12 +443,13 @@ class Jitted:
                 from .nans import check
 
                 check([(n, f"{path} of {self.__name__}") for n, path in zip(results, paths(out_tree, "the result"), strict=True)])
+            params += trace.taken
             reports = tuple(owned(trace.reports, params))
             assumptions = tuple(sorted(trace.assumptions, key=str))
         donate = tuple(i for i, path in enumerate(call.paths) if path.split("[")[0].split(".")[0] in self.donate)
         graph = Graph(tuple(params), (*results, *nodes_of(reports)), names_of(self.__name__))
         return Lowered(graph, tuple(names), tuple(call.paths), call.tree, out_tree, tuple(w for _, w in signature.leaves), assumptions,
-                       donate, self, reports, signature.device)
+                       donate, self, reports, signature.device, tuple(trace.taken.values()))
 
     def _results(self, out: Any) -> tuple[tuple[Node, ...], Tree]:
         """The nodes of what the function returned; errors are about the function, which has returned by now."""

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import Location, XlcError, XlcTypeError, user_location
 from ..ir.node import Node, constant, parameter
 from ..ir.node import _current as _node_location
-from ..ir.types import Dim, dtype_of
+from ..ir.types import Dim, Type, dtype_of
 
 
 class _Local(threading.local):
@@ -31,30 +31,41 @@ _local = _Local()
 
 
 class Trace:
-    """``captured`` maps the id of an array of the closure to (the array, its constant): each is copied once. ``assumptions`` holds sizes
-    that must not be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis). ``reports`` are what is told besides the
-    results (``frontend.reports``). ``around`` is the trace that this one, of a body of control flow, is part of; ``enclosed`` maps what it
-    uses of it to its own parameters for that."""
+    """``captured`` maps the id of an array of the closure to (the array, what stands for it, its value): each is copied once. A constant
+    stands for it; in an ``open`` trace a parameter, as the program is to serve other values too (``taken``: all of them). ``assumptions``
+    holds sizes that must not be negative for what was traced to hold (an ``x[1:]`` on a symbolic axis). ``reports`` are what is told
+    besides the results (``frontend.reports``). ``around`` is the trace that this one, of a body of control flow, is part of; ``enclosed``
+    maps what it uses of it to its own parameters for that."""
 
-    __slots__ = ("alive", "around", "assumptions", "captured", "enclosed", "name", "reports", "thread")
+    __slots__ = ("alive", "around", "assumptions", "captured", "enclosed", "name", "open", "reports", "taken", "thread")
 
-    def __init__(self, name: str, around: Trace | None = None):
-        self.name, self.alive, self.around = name, True, around
+    def __init__(self, name: str, around: Trace | None = None, open: bool = False):
+        self.name, self.alive, self.around, self.open = name, True, around, open
         self.enclosed: dict[Node, Node] = {}
         self.thread = threading.get_ident()
-        self.captured: dict[int, tuple[Any, Node]] = {}
+        self.captured: dict[int, tuple[Any, Node, np.ndarray]] = {}
+        self.taken: dict[Node, np.ndarray] = {}
         self.assumptions: set[Dim] = set()
         self.reports: list[Any] = []
 
     def capture(self, array: np.ndarray) -> Node:
-        """The array as a constant, by value: what the caller writes into it later has no effect."""
-        found = self.captured.get(id(array))
-        if found is not None and _same_bits(found[1], array):
-            return found[1]
-        node = constant(np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True))
-        self.captured[id(array)] = (array, node)
+        """What stands for the array, by its value now: what the caller writes into it later has no effect."""
+        outermost = self
+        while outermost.around is not None:
+            outermost = outermost.around
+        if outermost.open and outermost is not self:
+            found = self.enclose(outermost, outermost.capture(array))
+            assert found is not None
+            return found
+        known = self.captured.get(id(array))
+        if known is not None and _same_bits(known[2], array):
+            return known[1]
+        value = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
+        node = parameter(Type(dtype_of(value.dtype), value.shape), "captured", 0) if self.open else constant(value)
+        self.captured[id(array)] = (array, node, value)
+        if self.open:
+            self.taken[node] = value
         return node
-
 
     def enclose(self, owner: Trace, node: Node) -> Node | None:
         """What stands here for a node of the trace ``owner``; None where that is none of the traces around this one."""
@@ -66,19 +77,19 @@ class Trace:
         return self.enclosed[outer]
 
 
-def _same_bits(node: Node, array: np.ndarray) -> bool:
+def _same_bits(value: np.ndarray, array: np.ndarray) -> bool:
     """Has the captured array kept its value since it was captured?"""
-    if node.op.name != "constant" or node.type.shape != array.shape or node.dtype.numpy != array.dtype:
+    if value.shape != array.shape or value.dtype != array.dtype:
         return False
     bits = f"u{array.dtype.itemsize}"
-    return bool(np.array_equal(node["value"].value.view(bits), np.ascontiguousarray(array).view(bits)))
+    return bool(np.array_equal(value.view(bits), np.ascontiguousarray(array).view(bits)))
 
 
 class tracing:
-    """Makes a new trace the current one of this thread; ``inside``: part of the current one."""
+    """Makes a new trace the current one of this thread; ``inside``: part of the current one; ``open``: see ``Trace``."""
 
-    def __init__(self, name: str, inside: bool = False):
-        self.trace = Trace(name, _local.trace if inside else None)
+    def __init__(self, name: str, inside: bool = False, open: bool = False):
+        self.trace = Trace(name, _local.trace if inside else None, open)
 
     def __enter__(self) -> Trace:
         self.outer, _local.trace = _local.trace, self.trace

@@ -59,7 +59,12 @@ if TYPE_CHECKING:
     from .norm import instance_norm as instance_norm
     from .recurrent import gru_cell as gru_cell
     from .recurrent import lstm_cell as lstm_cell
+    from .recurrent import rnn_cell as rnn_cell
     from .regularize import dropout as dropout
+    from .sequence import GRU as GRU
+    from .sequence import LSTM as LSTM
+    from .sequence import RNN as RNN
+    from .sequence import Bidirectional as Bidirectional
     from .window import avg_pool as avg_pool
     from .window import conv as conv
     from .window import conv_transpose as conv_transpose
@@ -79,7 +84,8 @@ _WHERE = {  # name -> module that has it; imported when first used, so that the 
     **dict.fromkeys(("kl_divergence", "l1_loss", "l2_loss", "log_uniform_candidates", "mse", "sampled_softmax_loss",
                      "softmax_cross_entropy",), "losses"),
     **dict.fromkeys(("batch_norm", "group_norm", "instance_norm",), "norm"),
-    **dict.fromkeys(("gru_cell", "lstm_cell",), "recurrent"),
+    **dict.fromkeys(("gru_cell", "lstm_cell", "rnn_cell",), "recurrent"),
+    **dict.fromkeys(("Bidirectional", "GRU", "LSTM", "RNN",), "sequence"),
     **dict.fromkeys(("avg_pool", "conv", "conv_transpose", "local_response_norm", "max_pool", "resize",), "window"),
 }
 __all__ = sorted([*_WHERE, "init"])

@@ -12,9 +12,9 @@ from typing import Any
 
 from .. import numpy as np
 from ..errors import XlcValueError
-from ..frontend.array import Tracer
+from ..frontend.array import Tracer, wrap
 from ..frontend.axes import integer
-from ..frontend.elementwise import show_shape
+from ..frontend.elementwise import emit, show_shape
 from ..ir.types import dtype_of
 from .functions import _arrays, _number, _public
 
@@ -35,14 +35,9 @@ def _prepared(name: str, x: Any, least: int, **channels: Any) -> tuple[Any, Any,
     return x, _wide(x), [_wide(v) for v in rest]
 
 
-def _moments(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
-    """Mean and variance along axes, which are kept with size 1."""
-    mean = np.mean(x, axis=axes, keepdims=True)
-    return mean, np.mean(np.square(x - mean), axis=axes, keepdims=True)
-
-
-def _scaled(x: Any, mean: Any, var: Any, eps: Any, scale: Any, bias: Any) -> Any:
-    return (x - mean) * np.rsqrt(var + _number(eps, "eps")) * scale + bias
+def _standardized(x: Any, axes: tuple[int, ...], eps: Any, scale: Any, bias: Any) -> Any:
+    """x with mean 0 and variance 1 along axes, times scale plus bias."""
+    return wrap(emit("standardize", x.node, axes=axes, eps=_number(eps, "eps"))) * scale + bias
 
 
 @_public
@@ -56,13 +51,13 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, eps: float
     arXiv:1502.03167."""
     x, wide, (s, b, m, v) = _prepared("batch_norm", x, 2, scale=scale, bias=bias, mean=mean, var=var)
     if not training:
-        return np.astype(_scaled(wide, m, v, eps, s, b), x.dtype)
+        return np.astype((wide - m) * np.rsqrt(v + _number(eps, "eps")) * s + b, x.dtype)
     axes = tuple(range(x.ndim - 1))
-    batch_mean, batch_var = _moments(wide, axes)
-    y = np.astype(_scaled(wide, batch_mean, batch_var, eps, s, b), x.dtype)
+    y = np.astype(_standardized(wide, axes, eps, s, b), x.dtype)
+    batch_mean, batch_var = np.mean(wide, axis=axes), wrap(emit("variance", wide.node, axes=axes))
     count = np.asarray(math.prod(x.shape[:-1]))
     unbiased = batch_var * np.astype(count / np.maximum(count - 1, 1), wide.dtype)
-    kept = [np.astype(old + momentum * (np.reshape(new, old.shape) - old), x.dtype) for old, new in ((m, batch_mean), (v, unbiased))]
+    kept = [np.astype(old + momentum * (new - old), x.dtype) for old, new in ((m, batch_mean), (v, unbiased))]
     return y, *kept
 
 
@@ -71,7 +66,7 @@ def instance_norm(x: Any, scale: Any, bias: Any, *, eps: float = 1e-5) -> Any:
     """Every channel of every example, (batch, ..., channels), normalised over the dimensions between; scale and bias (channels,). D.
     Ulyanov et al., arXiv:1607.08022."""
     x, wide, (s, b) = _prepared("instance_norm", x, 3, scale=scale, bias=bias)
-    return np.astype(_scaled(wide, *_moments(wide, tuple(range(1, x.ndim - 1))), eps, s, b), x.dtype)
+    return np.astype(_standardized(wide, tuple(range(1, x.ndim - 1)), eps, s, b), x.dtype)
 
 
 @_public
@@ -83,7 +78,6 @@ def group_norm(x: Any, scale: Any, bias: Any, *, groups: int, eps: float = 1e-5)
     if n < 1 or channels % n != 0:
         raise XlcValueError(f"group_norm: groups = {n} must divide the number of channels, {channels}")
     parts = np.reshape(wide, (*x.shape[:-1], n, channels // n))
-    mean, var = _moments(parts, (*range(1, x.ndim - 1), x.ndim))
     per_group = (n, channels // n)
-    y = _scaled(parts, mean, var, eps, np.reshape(s, per_group), np.reshape(b, per_group))
+    y = _standardized(parts, (*range(1, x.ndim - 1), x.ndim), eps, np.reshape(s, per_group), np.reshape(b, per_group))
     return np.astype(np.reshape(y, x.shape), x.dtype)

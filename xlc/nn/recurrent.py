@@ -3,11 +3,13 @@
     h, c = lstm_cell(x, (h, c), w, b)          x (batch, in), h and c (batch, hidden), w (in + hidden, 4 hidden), b (4 hidden)
 
 The rows of ``w`` are those of x, then those of h; its columns are the gates, each ``hidden`` wide, in PyTorch's order. All gates are one
-contraction. PyTorch's parameters are ``w = concatenate([w_ih.T, w_hh.T])`` and ``b = b_ih + b_hh``. Over time: xlc.scan, or a Python loop.
+contraction. PyTorch's parameters are ``w = concatenate([w_ih.T, w_hh.T])`` and ``b = b_ih + b_hh``. Over time: the layers of ``sequence``,
+xlc.scan, or a Python loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .. import numpy as np
@@ -20,8 +22,17 @@ from .functions import _arrays, _public
 def _checked(name: str, w: Tracer, x: Tracer, h: Tracer, gates: int) -> None:
     expected = (x.node.shape[-1] + h.node.shape[-1], gates * h.node.shape[-1])
     if w.node.shape != expected:
+        columns = "hidden" if gates == 1 else f"{gates} hidden"
         raise XlcValueError(f"{name} of x {show_shape(x.node.shape)} and h {show_shape(h.node.shape)} expects w of shape (in + hidden, "
-                            f"{gates} hidden) = {show_shape(expected)}, found {show_shape(w.node.shape)}")
+                            f"{columns}) = {show_shape(expected)}, found {show_shape(w.node.shape)}")
+
+
+@_public
+def rnn_cell(x: Any, h: Any, w: Any, b: Any, *, activation: Callable[[Any], Any] = np.tanh) -> Any:
+    """The next state and output activation([x, h] @ w + b), from x (..., in), h (..., hidden), w (in + hidden, hidden) and b (hidden)."""
+    x, h, w, b = _arrays(x, h, w, b)
+    _checked("rnn_cell", w, x, h, 1)
+    return activation(np.concatenate([x, h], axis=-1) @ w + b)
 
 
 @_public

@@ -20,7 +20,7 @@ from .kinds import composite, is_half, up
 from .kinds import float_type as _float
 from .linalg import dot
 from .reduce import back, max_, sum_
-from .scalar import abs_, cast, equal, exp, isfinite, log, log1p, maximum, rsqrt, stop_gradient, where
+from .scalar import abs_, cast, equal, exp, isfinite, log, log1p, maximum, rsqrt, square, stop_gradient, where
 from .shape import broadcast, repeated, reshape
 
 
@@ -66,9 +66,18 @@ def _log_softmax(x: Node, axes: tuple[int, ...]) -> Node:
     return shifted - back(log(sum_(exp(shifted), axes=axes)), x, axes)
 
 
+def _softmax_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...]) -> list[Node]:
+    """In terms of the result alone: neither the exponentials nor their sums are kept."""
+    return [y * (g - back(sum_(g * y, axes=axes), x, axes))]
+
+
+def _log_softmax_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...]) -> list[Node]:
+    return [g - exp(y) * back(sum_(g, axes=axes), x, axes)]
+
+
 logsumexp = composite("logsumexp", _reduced, _logsumexp, batch=_along("logsumexp"))
-softmax = composite("softmax", _float, _softmax, batch=_along("softmax"))
-log_softmax = composite("log_softmax", _float, _log_softmax, batch=_along("log_softmax"))
+softmax = composite("softmax", _float, _softmax, vjp=_softmax_vjp, batch=_along("softmax"))
+log_softmax = composite("log_softmax", _float, _log_softmax, vjp=_log_softmax_vjp, batch=_along("log_softmax"))
 
 
 def _mean(x: Node, axes: tuple[int, ...]) -> Node:
@@ -83,9 +92,33 @@ def _wide(x: Node) -> Node:
     return cast(x, dtype=f32) if is_half(x.dtype) else x
 
 
-def _normalised(x: Node, axes: tuple[int, ...], eps: float, centre: bool) -> Node:
-    d = x - back(_mean(x, axes), x, axes) if centre else x
-    return d * back(rsqrt(_mean(d * d, axes) + eps), x, axes)
+def _deviation(x: Node, axes: tuple[int, ...]) -> Node:
+    return x - back(_mean(x, axes), x, axes)
+
+
+def _variance(x: Node, axes: tuple[int, ...]) -> Node:
+    return _mean(square(_deviation(x, axes)), axes)
+
+
+variance = composite("variance", _reduced, _variance, batch=_along("variance"), doc="the mean of the squares of what differs from the mean")
+
+
+def _standardize(x: Node, axes: tuple[int, ...], eps: float) -> Node:
+    return _deviation(x, axes) * _deviation_scale(x, axes, eps)
+
+
+def _deviation_scale(x: Node, axes: tuple[int, ...], eps: float) -> Node:
+    return back(rsqrt(_variance(x, axes) + eps), x, axes)
+
+
+def _standardize_vjp(g: Node, y: Node, x: Node, axes: tuple[int, ...], eps: float) -> list[Node]:
+    """From x, its mean and its variance, all of which the forward pass has: two sums, both over g and y. Differentiating each step would
+    add that of the deviations, which is 0 but for rounding, and keep them."""
+    return [(g - back(_mean(g, axes), x, axes) - y * back(_mean(g * y, axes), x, axes)) * _deviation_scale(x, axes, eps)]
+
+
+standardize = composite("standardize", lambda x, axes, eps: _float(x), _standardize, vjp=_standardize_vjp, batch=_along("standardize"),
+                        doc="(x - mean(x)) / sqrt(variance(x) + eps) along axes")
 
 
 def _affine_type(x: Type, *parameters: Type, axes: tuple[int, ...], eps: float) -> Type:
@@ -97,13 +130,14 @@ def _affine_type(x: Type, *parameters: Type, axes: tuple[int, ...], eps: float) 
 
 
 def _layer_norm(x: Node, scale: Node, bias: Node, axes: tuple[int, ...], eps: float) -> Node:
-    y = _normalised(_wide(x), axes, eps, True)
+    y = standardize(_wide(x), axes=axes, eps=eps)
     out = y * broadcast(_wide(scale), shape=x.shape, axes=axes) + broadcast(_wide(bias), shape=x.shape, axes=axes)
     return cast(out, dtype=x.dtype) if out.dtype is not x.dtype else out
 
 
 def _rms_norm(x: Node, scale: Node, axes: tuple[int, ...], eps: float) -> Node:
-    out = _normalised(_wide(x), axes, eps, False) * broadcast(_wide(scale), shape=x.shape, axes=axes)
+    y = _wide(x)
+    out = y * back(rsqrt(_mean(square(y), axes) + eps), x, axes) * broadcast(_wide(scale), shape=x.shape, axes=axes)
     return cast(out, dtype=x.dtype) if out.dtype is not x.dtype else out
 
 

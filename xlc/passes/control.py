@@ -5,7 +5,8 @@
 
 ``bodies(graph, passes)`` goes through the calls of control flow in a graph. Results that nobody needs, and what they alone need, are left
 out; a carry that never changes is passed as it is; loops over the same things, of which one carries all that the other does, become one
-(so a loop and the same loop that also gives what its gradient needs run once). Each body is then compiled on its own (``passes``: Graph ->
+(so a loop and the same loop that also gives what its gradient needs run once). Contractions that need not be in a loop leave it (see
+``distribute``). Each body is then compiled on its own (``passes``: Graph ->
 Graph, the whole list), once, and what is dear in it and the same in every iteration moves in front of the loop.
 
 Invariant established: every body is a graph on which all passes have run.
@@ -17,16 +18,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..ir.machine import Machine
 from ..ir.node import Call, Graph, Node, call_of, outputs, parameter
+from .distribute import distribute
 
 Compile = Callable[[Graph], Graph]
 
 
-def bodies(graph: Graph, passes: Compile) -> Graph:
-    """The graph with every body of control flow compiled."""
+def bodies(graph: Graph, passes: Compile, machine: Machine | None = None) -> Graph:
+    """The graph with every body of control flow compiled. With a ``machine``, contractions leave loops where
+    that pays there (see ``distribute``)."""
     if not any(n.op.kind == "control" for n in graph.nodes()):
         return graph
     graph = _on_calls(merge(graph), _pruned)
+    if machine is not None:
+        graph = _on_calls(_on_calls(graph, lambda call: distribute(call, machine)), _pruned)
     done: dict[Graph, Graph] = {}
 
     def compiled(body: Graph) -> Graph:
@@ -38,7 +44,7 @@ def bodies(graph: Graph, passes: Compile) -> Graph:
 
 
 @dataclass(frozen=True)
-class _Call:
+class ControlCall:
     """One call of control flow: its operator, arguments and attributes, and which of its results the graph needs."""
 
     op: Any
@@ -51,7 +57,7 @@ class _Call:
         return outputs(self.op, args, **{**self.attrs, **attrs})
 
 
-def _on_calls(graph: Graph, change: Callable[[_Call], dict[int, Node]]) -> Graph:
+def _on_calls(graph: Graph, change: Callable[[ControlCall], dict[int, Node]]) -> Graph:
     """The graph with every call of control flow changed: ``change`` gives a node for each needed result."""
     needed: dict[Any, list[int]] = {}
     for n in graph.nodes():
@@ -65,7 +71,7 @@ def _on_calls(graph: Graph, change: Callable[[_Call], dict[int, Node]]) -> Graph
         key = call_of(n)
         if key not in made:
             attrs = {k: v for k, v in n.attrs if k != "output"}
-            made[key] = change(_Call(n.op, args, attrs, tuple(sorted(needed[key])), n.loc))
+            made[key] = change(ControlCall(n.op, args, attrs, tuple(sorted(needed[key])), n.loc))
         return made[key][n["output"]]
 
     return graph.rebuild(rule)
@@ -74,11 +80,11 @@ def _on_calls(graph: Graph, change: Callable[[_Call], dict[int, Node]]) -> Graph
 # ------------------------------------------------------------------------------------------------ what is needed
 
 
-def _pruned(call: _Call) -> dict[int, Node]:
+def _pruned(call: ControlCall) -> dict[int, Node]:
     return _pruned_loop(call) if "body" in call.attrs else _pruned_branches(call)
 
 
-def _pruned_loop(call: _Call) -> dict[int, Node]:
+def _pruned_loop(call: ControlCall) -> dict[int, Node]:
     body, fixed, carries = call.attrs["body"], call.attrs["fixed"], call.attrs["carries"]
     carried = body.params[fixed:fixed + carries]
     same = {j for j in range(carries) if body.results[j] is carried[j]}
@@ -106,7 +112,7 @@ def _pruned_loop(call: _Call) -> dict[int, Node]:
     return new
 
 
-def _pruned_branches(call: _Call) -> dict[int, Node]:
+def _pruned_branches(call: ControlCall) -> dict[int, Node]:
     index, *operands = call.args
     results = [tuple(b.results[j] for j in call.needed) for b in call.attrs["branches"]]
     read = [set(Graph((), r).nodes()) for r in results]
@@ -168,7 +174,7 @@ def _taken_over(graph: Graph, small: _Loop, large: _Loop) -> Graph:
 # ------------------------------------------------------------------------------------------------ bodies
 
 
-def _compiled(call: _Call, compiled: Compile) -> dict[int, Node]:
+def _compiled(call: ControlCall, compiled: Compile) -> dict[int, Node]:
     if "branches" in call.attrs:
         out = call.results(call.args, branches=tuple(map(compiled, call.attrs["branches"])))
         return {k: out[k] for k in call.needed}
@@ -180,7 +186,7 @@ def _compiled(call: _Call, compiled: Compile) -> dict[int, Node]:
         inside = {n: parameter(n.type, f"once{k}", fixed + k) for k, n in enumerate(invariant)}
         results = Graph((), body.results).rebuild(lambda n, args: inside.get(n)).results
         body = Graph((*body.params[:fixed], *inside.values(), *body.params[fixed:]), results, body.name)
-        call = _Call(call.op, (*call.args[:fixed], *before, *call.args[fixed:]), call.attrs, call.needed, call.loc)
+        call = ControlCall(call.op, (*call.args[:fixed], *before, *call.args[fixed:]), call.attrs, call.needed, call.loc)
         fixed += len(invariant)
     out = call.results(call.args, body=body, fixed=fixed)
     return {k: out[k] for k in call.needed}

@@ -8,9 +8,10 @@
 Enters a Graph without composites; leaves a ``Partition``: groups in an order in which they can run. The walk goes from the results to the
 parameters. A group has a *domain* (loop variables with extents); ``at`` says at which indices of the domain each member is needed. A
 producer joins the group of its consumers when all of them are in that one group and no work is repeated: needed at one index, which
-varies with the outer loops. Cheap producers are copied into several groups; others become one more output of a consumer's group where no
-cycle can arise, or the root of a new group. A reduction joins when it is needed at the outer variables only (so a row is reduced where it
-is used); a contraction joins the group of what follows it (its epilogue) when it is needed at the domain's own variables.
+varies with the outer loops. Producers are copied into several groups where that costs less than to store and load them; others become one
+more output of a consumer's group where no cycle can arise, or the root of a new group. A reduction joins when it is needed at the outer
+variables only (so a row is reduced where it is used), or a group of reductions over the same elements; a contraction joins the group of
+what follows it (its epilogue) when it is needed at the domain's own variables.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from xlc.ir.types import f32, product
 from .cost import costs
 from .group import Group, Index, Partition, in_memory, is_anchor, is_free, needed_at
 
-CHEAP = 6  # scalar operations that cost less to repeat than to store and load
+CHEAP = 3  # scalar operations that may be repeated for the same element
+AGAIN = 8  # scalar operations that cost less in one more kernel than to store and load their result
+SIBLINGS = 8  # reductions in one pass over the same elements
 MAX_MEMBERS = 160
 
 
@@ -47,12 +50,13 @@ class _Fuser:
         self.graph, self.options = graph, options
         self.nodes = graph.nodes()
         self.uses = {n: [c for c in users if n in c.operands] for n, users in graph.uses().items()}
-        self.cost = costs(self.nodes)
+        self.results = set(graph.results)
+        self.cost = costs(self.nodes, self.uses, self.results)
         self.groups: list[Group] = []
         self.of: dict[Node, list[Group]] = {}  # the groups that compute a node
         self.home: dict[Node, Group] = {}  # the group that writes it
         self.calls: dict[Any, Group] = {}  # the group of a call that has several results
-        self.results = set(graph.results)
+        self.sums: dict[Any, list[Group]] = {}  # those with reductions and nothing longer, by what they go over
         self.notes: list[str] = []
 
     # -- groups ---------------------------------------------------------------------------------
@@ -77,6 +81,14 @@ class _Fuser:
         elif any(c in g.at and (is_anchor(c) or c in g.operands) for c in self.uses[n]):
             g.operands.add(n)
 
+    def write(self, n: Node, g: Group, at: set[Index], readers: list[Group]) -> None:
+        """n becomes one more result of a group."""
+        self.place(n, g, at)
+        g.roots.append(n)
+        self.home[n] = g
+        for h in readers:
+            self.connect(g, h)
+
     def connect(self, g: Group, h: Group) -> None:
         """h depends on g (or may): everything that reaches g now reaches what h reaches."""
         new = (1 << h.number) | h.reach
@@ -97,6 +109,7 @@ class _Fuser:
         else:
             g.reduced = tuple(var(f"r{k}") for k in range(len(axes)))
             g.extents.update(zip(g.reduced, sizes, strict=True))
+            self.sums.setdefault((axes, shape), []).append(g)
 
     # -- decisions ------------------------------------------------------------------------------
 
@@ -132,7 +145,7 @@ class _Fuser:
             return None if at == {g.domain} and self.covers(n, g, g.domain) else "its consumer reads it at other positions"
         if not self.options.elementwise and n.op.kind == "elementwise":
             return "fusion of elementwise operators is switched off"
-        if self.cost[n] > CHEAP and n.op.kind != "view":  # a view costs nothing: its producer is asked next
+        if self.cost[n].work > CHEAP and n.op.kind != "view":  # a view costs nothing: its producer is asked next
             if len(at) > 1:
                 return f"{len(at)} different positions of it are needed"
             if self.repeats(g, next(iter(at), ())):
@@ -144,6 +157,24 @@ class _Fuser:
         used = frozenset().union(*(i.free for i in index))
         innermost_used = max((k for k, v in enumerate(g.domain) if v["name"] in used), default=-1)
         return any(v["name"] not in used and g.extents[v] != 1 for v in g.domain[:innermost_used])
+
+    def is_copied(self, n: Node, groups: int) -> bool:
+        """Whether so many kernels had better each compute n than load it from the one that does: k kernels load what it is made of, s
+        large values, instead of one that loads these and stores n (which takes as long as to load it one and a half times), and k - 1
+        that load it."""
+        cost = self.cost[n]
+        return self.options.elementwise and cost.work <= AGAIN and (groups - 1) * (len(cost.reads) - 1) < 1.5
+
+    def sibling(self, n: Node, groups: list[Group]) -> Group | None:
+        """A group of reductions that goes over the elements that the reduction n goes over, and reads some that n reads: n becomes one more
+        result of it. ``groups`` read n, so the group may not depend on them."""
+        if n.op.kind != "reduction" or not self.options.reductions:
+            return None
+        mine = set(self.cost[n.args[0]].reads)
+        return next((g for g in self.sums.get((n["axes"], n.args[0].shape), ())
+                     if g not in groups and g.anchor is None and len(g.reductions) < SIBLINGS and len(g.at) < MAX_MEMBERS
+                     and any(not mine.isdisjoint(self.cost[r.args[0]].reads) for r in g.reductions)
+                     and not any(h.reach >> g.number & 1 for h in groups)), None)
 
     def refuse_reduction(self, n: Node, g: Group, at: set[Index]) -> str | None:
         if not self.options.reductions:
@@ -199,8 +230,7 @@ class _Fuser:
             g.why[n] = why
         willing = [g for g in groups if g not in refused]
         stored = n in self.results or bool(refused) or not groups
-        cheap = self.cost[n] <= CHEAP and self.options.elementwise
-        copies = not is_anchor(n) and n.op.kind != "reduction" and (n.op.kind == "view" or cheap)
+        copies = not is_anchor(n) and n.op.kind != "reduction" and (n.op.kind == "view" or self.is_copied(n, len(groups)))
         if not stored and (len(willing) == 1 or copies):
             for g in willing:
                 self.place(n, g, needs[g])
@@ -208,26 +238,23 @@ class _Fuser:
         # One group computes and writes it, the others load it and so depend on that group.
         for g in willing:
             others = [h for h in groups if h is not g]
-            own = needs[g] == {g.domain} or (needs[g] == {g.outer} and bool(g.reductions))
+            own = needs[g] == {g.domain} or (needs[g] == {g.outer} and bool(g.reductions)) or n.op.kind == "reduction"
             if own and self.covers(n, g,
                                    next(iter(needs[g]))) and self.options.elementwise and not any(h.reach >> g.number & 1 for h in others):
-                self.place(n, g, needs[g])
-                g.roots.append(n)
-                self.home[n] = g
-                for h in others:
-                    self.connect(g, h)
+                self.write(n, g, needs[g], others)
                 return
-        own_group = self.calls.get(call_of(n)) if n.op.results is not None else None
-        if own_group is None:
+        call = call_of(n) if n.op.results is not None else None
+        sibling = self.sibling(n, groups)
+        if call in self.calls:  # another result of a call that has a group
+            self.write(n, self.calls[call], set(), groups)
+        elif sibling is not None:
+            self.write(n, sibling, set(sibling.at[sibling.reductions[0]]), groups)
+        else:
             own_group = self.start(n)
-            if n.op.results is not None:
-                self.calls[call_of(n)] = own_group
-        else:  # another result of a call that has a group
-            own_group.roots.append(n)
-            self.home[n] = own_group
-            self.place(n, own_group, set())
-        for h in groups:
-            self.connect(own_group, h)
+            if call is not None:
+                self.calls[call] = own_group
+            for h in groups:
+                self.connect(own_group, h)
 
     def ordered(self) -> tuple[Group, ...]:
         """The groups in an order in which they can run: of those that are ready, the one whose first root the program computes first."""

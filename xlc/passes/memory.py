@@ -21,7 +21,7 @@ what it computes and the memory in which it works.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from ..ir.text import parameter_names
 from ..ir.types import Dim, Size
 from .arena import SAMPLES, Span, lower_bound, pack
 from .dedupe import dedupe
-from .order import Task, choose_order
+from .order import Task, choose_order, peak
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +62,14 @@ def plan_memory(graph: Graph, steps: Sequence[Step], donate: Sequence[int | tupl
     (parameter, result) this one.
 
     A result must be written by exactly one step and be returned once (insert a copy where it is not so)."""
-    steps = tuple(steps)
-    writer = _writers(graph, steps)
-    temporaries = [n for n in writer if n not in set(graph.results)]
+    given = steps = tuple(steps)
+    _checked(graph, steps)
     if reorder:
-        steps, moved = _ordered(steps, temporaries, writer)
-        writer = {n: k for k, s in enumerate(steps) for n in s.outputs}
-        temporaries = [n for n in writer if n not in set(graph.results)]
-    else:
-        moved = False
-    last = {n: k for k, s in enumerate(steps) for n in s.inputs}
-    donated = _donations(graph, steps, writer, last, donate)
+        steps = _ordered(graph, steps, donate)
+    writer = _writers(steps)
+    temporaries = [n for n in writer if n not in set(graph.results)]
+    last = _last_reads(steps)
+    donated = _donations(graph, steps, donate)
     owner = _in_place(steps, set(temporaries), last)
 
     spans: dict[Node, Span] = {}  # one for each owner of memory, for as long as anything lies in it
@@ -86,7 +83,7 @@ def plan_memory(graph: Graph, steps: Sequence[Step], donate: Sequence[int | tupl
     slots, constants = _slots(graph, steps, temporaries, {n: offset[owner[n]] for n in temporaries})
     kernels, launches = _launches(steps, slots)
     sizes = sorted(frozenset().union(*(p.type.names for p in graph.params), *(k.sizes for k in kernels), *map(_names, launches)))
-    notes = _notes(moved, sum(owner[n] is not n for n in temporaries), sum(len(s.kernels) for s in steps) - len(kernels))
+    notes = _notes(steps != given, sum(owner[n] is not n for n in temporaries), sum(len(s.kernels) for s in steps) - len(kernels))
     return Plan(graph.name, tuple(sizes), tuple(slots.values()), launches, kernels, constants, arena, lower_bound(list(spans.values())),
                 donated, notes)
 
@@ -119,8 +116,18 @@ def _bytes(n: Node) -> Size:
     return aligned(n.type.bytes, ALIGNMENT)
 
 
-def _writers(graph: Graph, steps: Sequence[Step]) -> dict[Node, int]:
-    """The step that writes each node, after checking that the steps are a program."""
+def _writers(steps: Sequence[Step]) -> dict[Node, int]:
+    """The step that writes each node."""
+    return {n: k for k, s in enumerate(steps) for n in s.outputs}
+
+
+def _last_reads(steps: Sequence[Step]) -> dict[Node, int]:
+    """The step that reads each node last."""
+    return {n: k for k, s in enumerate(steps) for n in s.inputs}
+
+
+def _checked(graph: Graph, steps: Sequence[Step]) -> None:
+    """That the steps are a program."""
     writer: dict[Node, int] = {}
     for k, s in enumerate(steps):
         if isinstance(s.kernel, Kernel) and (len(s.inputs) != len(s.kernel.inputs) or len(s.outputs) != len(s.kernel.outputs)):
@@ -140,10 +147,31 @@ def _writers(graph: Graph, steps: Sequence[Step]) -> dict[Node, int]:
             raise XlcValueError(f"memory: no step writes the result {r}; a parameter or constant that is returned needs a copy")
     if len(set(graph.results)) != len(graph.results):
         raise XlcValueError("memory: a node is returned twice; the second needs a copy")
-    return writer
 
 
-def _ordered(steps: tuple[Step, ...], temporaries: Sequence[Node], writer: dict[Node, int]) -> tuple[tuple[Step, ...], bool]:
+def _ordered(graph: Graph, steps: tuple[Step, ...], donate: Sequence[int | tuple[int, int]]) -> tuple[Step, ...]:
+    """The steps in the order that needs the least memory: the most bytes alive at once, and the results that no parameter is donated to.
+    With donations that is tried a second time, where what may be written over a parameter comes after all that reads it."""
+    results = {n: at(_bytes(n), SAMPLES[0]) for n in graph.results}
+
+    def needed(steps: tuple[Step, ...], most: int) -> int:
+        there = {r for r, _ in _donations(graph, steps, donate)}
+        return most + sum(size for k, size in enumerate(results.values()) if k not in there)
+
+    found, most = _least(steps, set(results))
+    if not donate or len(_donations(graph, found, donate)) == len(donate):
+        return found
+    later = _after_reads(graph, steps, donate)
+    if later is None:
+        return found
+    other, highest = _least(later[0], set(results), later[1])
+    return other if needed(other, highest) < needed(found, most) else found
+
+
+def _least(steps: tuple[Step, ...], results: set[Node], also: Mapping[int, Sequence[int]] | None = None) -> tuple[tuple[Step, ...], int]:
+    """An order of the steps for which few bytes are alive at once, and how many; ``also``: further steps that must come before a step."""
+    writer = _writers(steps)
+    temporaries = [n for n in writer if n not in results]
     number = {n: k for k, n in enumerate(temporaries)}
     tasks = []
     for k, s in enumerate(steps):
@@ -151,13 +179,65 @@ def _ordered(steps: tuple[Step, ...], temporaries: Sequence[Node], writer: dict[
         writes = tuple([number[n] for n in s.outputs if n in number])
         inplace = tuple([(number[s.outputs[o]], number[s.inputs[i]]) for o, i in _allowed(s)
                          if s.outputs[o] in number and s.inputs[i] in number])
-        first = [writer[n] for n in s.inputs if n in writer] + [w for w in _computing(s.after, writer) if w < k]
-        tasks.append(Task(reads, writes, inplace, tuple(dict.fromkeys(first))))
-    order = choose_order(tasks, [at(_bytes(n), SAMPLES[0]) for n in temporaries])
-    return tuple([steps[k] for k in order]), order != tuple(range(len(steps)))
+        tasks.append(Task(reads, writes, inplace, tuple(dict.fromkeys([*_before(k, s, writer), *(also or {}).get(k, ())]))))
+    sizes = [at(_bytes(n), SAMPLES[0]) for n in temporaries]
+    order = choose_order(tasks, sizes)
+    return tuple([steps[k] for k in order]), peak(order, tasks, sizes)
 
 
-def _computing(nodes: Sequence[Node], writer: dict[Node, int]) -> list[int]:
+def _before(k: int, s: Step, writer: Mapping[Node, int]) -> list[int]:
+    """The steps that must come before step k."""
+    return [writer[n] for n in s.inputs if n in writer] + [w for w in _computing(s.after, writer) if w < k]
+
+
+def _after_reads(graph: Graph, steps: tuple[Step, ...], donate: Sequence[int | tuple[int, int]]
+                 ) -> tuple[tuple[Step, ...], dict[int, list[int]]] | None:
+    """The steps in an order in which results are written after the last read of the donated parameter that they may lie in, where this can
+    be, and which steps must come before which for that. None where nothing was in the way."""
+    writer = _writers(steps)
+    before = [0] * len(steps)  # bit sets
+    for k, s in enumerate(steps):
+        for w in _before(k, s, writer):
+            before[k] |= before[w] | 1 << w
+    readers: dict[Node, list[int]] = {}
+    for k, s in enumerate(steps):
+        for n in dict.fromkeys(s.inputs):
+            readers.setdefault(n, []).append(k)
+    edges: dict[int, list[int]] = {}
+    taken: set[Node] = set()
+    for p, r in _pairs(graph, steps, donate):
+        w = writer[r]
+        others = [k for k in readers.get(p, ()) if k != w]
+        if p in taken or r in taken or any(before[k] >> w & 1 for k in others):
+            continue
+        taken |= {p, r}
+        for k in others:
+            if not before[w] >> k & 1:
+                edges.setdefault(w, []).append(k)
+                more = before[k] | 1 << k
+                before = [b | more if j == w or b >> w & 1 else b for j, b in enumerate(before)]
+    if not edges:
+        return None
+    order = sorted(range(len(steps)), key=lambda k: (before[k].bit_count(), k))
+    place = {k: j for j, k in enumerate(order)}
+    return tuple(steps[k] for k in order), {place[w]: [place[k] for k in ks] for w, ks in edges.items()}
+
+
+def _pairs(graph: Graph, steps: Sequence[Step], donate: Sequence[int | tuple[int, int]]) -> Iterator[tuple[Node, Node]]:
+    """Donated parameters, and results that may lie there: first those whose step may work in place."""
+    only = {graph.params[d[0]]: graph.results[d[1]] for d in donate if not isinstance(d, int)}
+    free = [graph.params[d if isinstance(d, int) else d[0]] for d in donate]
+    for s in steps:
+        for o, i in _allowed(s):
+            p, r = s.inputs[i], s.outputs[o]
+            if p in free and r in graph.results and p.type == r.type and only.get(p, r) is r:
+                yield p, r
+    reading = {r: set(s.inputs) for s in steps for r in s.outputs}
+    for p in free:
+        yield from ((p, r) for r in graph.results if p.type == r.type and only.get(p, r) is r and p not in reading[r])
+
+
+def _computing(nodes: Sequence[Node], writer: Mapping[Node, int]) -> list[int]:
     """The steps after which nothing but the work of one kernel is missing for these nodes."""
     found: dict[int, None] = {}
     stack, seen = list(nodes), set(nodes)
@@ -195,10 +275,10 @@ def _in_place(steps: Sequence[Step], temporaries: set[Node], last: dict[Node, in
     return owner
 
 
-def _donations(graph: Graph, steps: Sequence[Step], writer: dict[Node, int], last: dict[Node, int],
-               donate: Sequence[int | tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+def _donations(graph: Graph, steps: Sequence[Step], donate: Sequence[int | tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Which result lies in which donated parameter: first where the step that writes the result reads the parameter for the last time
     and may work in place, then wherever the parameter is dead before the result is written."""
+    writer, last = _writers(steps), _last_reads(steps)
     free = {graph.params[p]: p for p in (d if isinstance(d, int) else d[0] for d in donate)}
     only = {graph.params[d[0]]: d[1] for d in donate if not isinstance(d, int)}
     result = {n: k for k, n in enumerate(graph.results)}

@@ -1,4 +1,4 @@
-"""Long reductions with few results are cut in two, so that all threads can work and the order of a sum is fixed.
+"""Long reductions of which a kernel would make few pieces are cut in two, so that all threads can work and the order of a sum is fixed.
 
     %0: f32[] = sum(%x) {axes=(0,)}        %x: f32[1000003]
     ->
@@ -9,10 +9,11 @@
     ->
     %0: f32[98,64,64] = dot(reshape(%x), reshape(%y)) {contract=((1,), (1,)), batch=((0,), (0,))},  %1 = sum(%0) {axes=(0,)}
 
-Invariant established: on a CPU, a reduction with fewer than FEW_ROWS results reduces at most LONG elements for each, unless a size is
-symbolic, and the number of pieces depends on the shape alone: results do not depend on the number of threads. On a GPU, whose blocks of
-threads each take a row, or COLUMNS neighbouring ones, there are blocks for all of its processors, or no thread does more than STEPS.
-Contractions are cut there, too, where their results, a tile for each processor, leave most of them idle.
+Invariant established: on a CPU, a reduction of more than LONG elements has at least FEW_ROWS results, or, down columns (of which vectors
+take COLUMNS together), FEW_PIECES pieces of them, unless a size is symbolic. The number of pieces depends on the shape alone: results do
+not depend on the number of threads. On a GPU, whose blocks of threads each take a row, or SIDE neighbouring ones, there are blocks for all
+of its processors, or no thread does more than STEPS. Contractions are cut there, too, where their results, a tile for each processor,
+leave most of them idle.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from xlc.ir.types import f32, product
 from .layout import free_dimensions
 
 FEW_ROWS, LONG, PIECES = 16, 1 << 16, 64
-COLUMNS, STEPS = 32, 32
+COLUMNS, FEW_PIECES = 64, 8
+FEWEST = 8  # pieces that are worth a second reduction
+SIDE, STEPS = 32, 32
 TILE, PIECE = 64, 1024  # of a contraction: rows and columns that a core works on, contracted elements that are worth a piece
 
 
@@ -90,16 +93,16 @@ def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
     rows = product(s for d, s in enumerate(x.shape) if d not in axes)
     if not isinstance(rows, int) or not rows or not all(isinstance(x.shape[d], int) for d in axes):
         return None
-    pieces = _pieces(rows, [x.shape[d] for d in axes], x.rank - 1 in axes, machine)
-    axis = next((d for d in axes if x.shape[d] >= 4 * pieces), None)
-    if pieces == 1 or axis is None:
+    found = _cut(x, axes, rows, machine)
+    if found is None:
         return None
+    axis, each = found
     reshape, slice_, concat, cast = lookup("reshape"), lookup("slice"), lookup("concat"), lookup("cast")
     wide = n.op.name in ("sum", "prod") and x.dtype.is_float and x.dtype.bits == 16
     if wide:
         x = cast(x, dtype=f32)
     extent = x.shape[axis]
-    each = extent // pieces
+    pieces = extent // each
     main = x
     if each * pieces != extent:
         main = slice_(x, **_bounds(x, axis, 0, each * pieces))
@@ -115,17 +118,24 @@ def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
     return cast(total, dtype=n.dtype) if wide else total
 
 
-def _pieces(rows: int, extents: Sequence[int], along: bool, machine: Machine) -> int:
-    """Into how many parts a row of these extents is cut. ``along``: its elements are neighbours in memory."""
-    row = prod(extents)
+def _cut(x: Node, axes: Sequence[int], rows: int, machine: Machine) -> tuple[int, int] | None:
+    """Along which axis a reduction with so many results is cut, and how much of it makes a piece."""
+    extents = [x.shape[d] for d in axes]
+    row, along = prod(extents), x.rank - 1 in axes
     if machine.threads == 1:
-        return PIECES if rows < FEW_ROWS and row * rows > LONG else 1
-    blocks = rows if along else -(-rows // COLUMNS)
-    steps = row // (4 * machine.threads if along else machine.threads // COLUMNS)  # of a thread, one after another
+        columns = 1 if along else x.shape[-1]
+        if row * rows <= LONG or rows >= FEW_ROWS and (along or rows // columns * -(-columns // COLUMNS) >= FEW_PIECES):
+            return None
+        axis = next((d for least in (PIECES, FEWEST) for d in axes if x.shape[d] >= least), None)
+        return None if axis is None else (axis, -(-x.shape[axis] // PIECES))
+    blocks = rows if along else -(-rows // SIDE)
+    steps = row // (4 * machine.threads if along else machine.threads // SIDE)  # of a thread, one after another
     if blocks >= 2 * machine.cores or steps < STEPS:
-        return 1
+        return None
     wanted = max(min(4 * machine.cores // blocks, steps // (STEPS // 4), max(extents) // 4), 1)
-    return 1 << (wanted.bit_length() - 1)
+    pieces = 1 << (wanted.bit_length() - 1)
+    axis = next((d for d in axes if x.shape[d] >= 4 * pieces), None)
+    return None if pieces == 1 or axis is None else (axis, x.shape[axis] // pieces)
 
 
 def _bounds(x: Node, axis: int, start: int, stop: int) -> dict[str, tuple[object, ...]]:

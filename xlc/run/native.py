@@ -73,7 +73,8 @@ pages from 4 MiB on; at most 1 GiB, and four times what was ever live, is kept).
 ``parallel_for_test(task, closure, n)``
     Runs the ``xlc_task`` at this address on the pool.
 ``memory_stats() -> dict``, ``trim_memory() -> int``
-    Bytes of recycled memory: live, cached, peak_live. Frees what is cached; returns how much that was.
+    Bytes of recycled memory: live, cached, peak_live. Frees what is cached, and this thread's workspace (which is kept from call to call,
+    up to 4 GiB); returns how much that was.
 ``NATIVE``, ``RETRY``
     Whether this is the C implementation; the sentinel.
 """

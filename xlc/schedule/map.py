@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Prefetch, Stmt, const, load, size, substitute, var, walk
 from xlc.ir.machine import Machine
-from xlc.ir.types import product
+from xlc.ir.types import i64, product
 from xlc.passes.group import Group
 
 from . import inline
 from .inline import Inliner, Places
-from .nest import Dimension, decode, lanes, minimum, operations, stored
+from .nest import Dimension, decode, lanes, minimum, operations, serial, stored
 from .transpose import transposing
 
 AHEAD = 2 << 10  # bytes from what a vector reads to what is prefetched meanwhile
 CHUNK = 1 << 14  # elements of one step of the parallel loop, when a single dimension is cut
+SHORT = 512  # elements up to which a row takes less time than to find out where it is, from its number among all rows
 
 
 def lower_map(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ...]:
@@ -33,6 +34,7 @@ def lower_map(group: Group, buffers: Places, machine: Machine) -> tuple[Stmt, ..
         values = [inliner.value(r, group.domain) for r in group.roots]
         where = [inliner.place(r, group.domain) for r in group.roots]
         dims, values, where = join(dims, values, where)
+        dims, values, where = cut(dims, values, where, machine)
     stores = [(buffers[r], a, v) for r, a, v in zip(group.roots, where, values, strict=True)]
     return tuple(nest(dims, stores, machine))
 
@@ -57,6 +59,28 @@ def join(dims: Sequence[Dimension], values: Sequence[Expr], where: Sequence[Expr
             dims[k:k + 2] = [Dimension(inner.var, outer.extent * inner.extent)]
         k -= 1
     return list(dims), list(values), list(where)
+
+
+def cut(dims: list[Dimension], values: list[Expr], where: list[Expr], machine: Machine) -> tuple[list[Dimension], list[Expr], list[Expr]]:
+    """The last dimension in two where addresses divide its variable by a number of whole vectors: what is ``i // 64`` is then the same for
+    all lanes, which are neighbours in memory, and is not gathered."""
+    last = dims[-1] if dims else None
+    if last is None or last.static is None:
+        return dims, values, where
+    least = machine.lanes(32)
+    parts = {e.args[1].value for e in walk(*values, *where)
+             if e.op.name in ("floor_divide", "remainder") and e.dtype is i64 and e.args[1].is_const
+             and ix.polynomial(e.args[0]).get((last.var,)) == 1}
+    fitting = [c for c in parts if least <= c < last.static and last.static % c == 0 and all(p % c == 0 for p in parts)]
+    if not fitting:
+        return dims, values, where
+    inner = Dimension(var(f"{last.name}_in"), min(fitting))
+    outer = Dimension(var(f"{last.name}_out"), last.static // min(fitting))
+    with ix.ranges({d.var: size(d.extent) for d in (outer, inner)}):
+        at: dict[Expr, Expr] = {last.var: outer.var * const(min(fitting)) + inner.var}
+        memo: dict[Expr, Expr] = {}
+        values, where = ([substitute(e, at, memo) for e in some] for some in (values, where))
+    return [*dims[:-1], outer, inner], values, where
 
 
 def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]], machine: Machine) -> list[Stmt]:
@@ -85,6 +109,9 @@ def nest(dims: Sequence[Dimension], stores: Sequence[tuple[Buffer, Expr, Expr]],
     inside = [Dimension(d.var, d.extent) for d in outer]
     if n is not None and n <= 2 * chunk and outer:
         loop = lanes("v", const(0), const(n), width, native, lambda x: body({last.var: x}))
+        while n < SHORT and len(inside) > 1 and (rows := inside[-1].static) is not None and n * rows <= chunk:
+            loop, n = serial(inside[-1:], loop), n * rows
+            inside.pop()
         return parallel(inside, loop, max(1, chunk // n))
     pieces = Dimension(var("c"), -(-n // chunk) if n is not None else (last.extent + (chunk - 1)) // chunk)
     if n is not None and n <= chunk and not outer:

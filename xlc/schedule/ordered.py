@@ -2,7 +2,8 @@
 
     cumulative_sum   parallel row { state; serial k { state = merge(state, x[k]); y[k] = state } }
     sort, argsort    see the module ``sort``
-    scatter          copy the operand, then apply the updates one after another (their order is part of the meaning)
+    scatter          copy the operand (a backend leaves this out where the result lies over it), then apply the updates one after another
+                     (their order is part of the meaning), whole rows of them in vectors
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from xlc.passes.group import Group
 
 from .inline import Inliner, Places, address
 from .map import parallel
-from .nest import Dimension, lanes
+from .nest import Dimension, lanes, serial
 from .sort import sort, sorts
 
 
@@ -83,10 +84,10 @@ def _scatter(node: Node, group: Group, buffers: Places, machine: Machine) -> lis
     where = ids[0].shape
     position = axes[0]
     rest = [d for d in range(operand.rank) if d not in axes]
-    update_dims = _dimensions(updates.shape)
-    u = [d.var for d in update_dims]
+    dims = _dimensions(updates.shape)
+    u = [d.var for d in dims]
     in_ids = tuple(u[position:position + len(where)])
-    with ix.ranges({d.var: size(d.extent) for d in update_dims}):
+    with ix.ranges({d.var: size(d.extent) for d in dims}):
         values = [lookup("cast")(inliner.value(i, in_ids), dtype=i64) if i.dtype is not i64 else inliner.value(i, in_ids) for i in ids]
         update = inliner.value(updates, tuple(u))
     names = [Let(f"id{k}", v) for k, v in enumerate(values)]
@@ -97,11 +98,25 @@ def _scatter(node: Node, group: Group, buffers: Places, machine: Machine) -> lis
     for axis, v in chosen.items():
         ok = (v >= const(0)) & (v < size(node.shape[axis]))
         inside = ok if inside is None else inside & ok
+    assert inside is not None
     new = combined(mode, load(target, (place,)), update)
-    body: list[Stmt] = [*names, If(inside, (Store(target, (place,), new),))]  # type: ignore[arg-type]
-    for d in reversed(update_dims):
+    before, after = dims[:position + len(where)], dims[position + len(where):]
+    body: list[Stmt] = [Store(target, (place,), new)]
+    if after:  # whole rows at a time: lanes are neighbours, which never meet
+        *further, last = after
+        width = machine.lanes(max(node.dtype.bits, 32))
+        with ix.ranges({d.var: size(d.extent) for d in dims}):
+            body = serial(further, lanes("w", const(0), size(last.extent), width, width,
+                                         lambda x: [Store(target, (_at(place, last.var, x),), _at(new, last.var, x))]))
+        body = [*(Let(d.name, const(0)) for d in further if d.extent == 1), *body]
+    return [*out, *_nested(before, [*names, If(inside, tuple(body))])]
+
+
+def _nested(dims: Sequence[Dimension], body: Sequence[Stmt]) -> list[Stmt]:
+    """Serial loops, the first outermost."""
+    for d in reversed(dims):
         body = [Loop(d.name, const(0), size(d.extent), 1, "serial", tuple(body))]
-    return out + body
+    return list(body)
 
 
 def combined(mode: str, old: Expr, update: Expr) -> Expr:

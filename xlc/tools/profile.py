@@ -51,11 +51,11 @@ def profile(executable: Any, repeat: int = 20, **sizes: int) -> Profile:
     works: dict[Any, Work] = {}
     done = executable.compilation
     for group, step in done.stages.kernels():
-        works.setdefault((step.note, tuple(n.type for n in step.outputs)), work_of(group, step))
+        works.setdefault((step.note, tuple(n.type for n in (*step.inputs, *step.outputs))), work_of(group, step))
     timings = []
     for inner, launch in plan.everywhere():
         slots = inner.by_name
-        work = works.get((launch.note, tuple(slots[n].type for n in launch.outputs)))
+        work = works.get((launch.note, tuple(slots[n].type for n in (*launch.inputs, *launch.outputs))))
         seconds = _run(inner, launch, executable.backend, env, repeat)
         moved, flops = (number(work.bytes), number(work.flops)) if work else (0, 0)
         timings.append(Timing(launch.kernel, seconds, moved, flops, launch.note))

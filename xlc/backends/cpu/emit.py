@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import gcd
 
 from xlc.errors import XlcNotImplementedError
 from xlc.ir.index import polynomial
-from xlc.ir.loops import LOAD, VAR, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, const, statements, var, walk
+from xlc.ir.loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Prefetch, Stmt, Store, const, statements, var, walk
 from xlc.ir.types import bool_, i64
 
 from .access import Accesses
@@ -103,7 +104,7 @@ class KernelEmitter(Accesses):
         if outer is not None:
             self.loop(outer, ("%lo", "%hi"))
         else:
-            self.body(kernel.body)
+            self.in_turn(kernel.body)
         params = [f"ptr {'' if k in self.aliased else 'noalias '}{'readonly ' if k < len(kernel.inputs) else ''}%b{k}"
                   for k in range(len(kernel.inputs) + len(kernel.outputs))]
         params += [*(f"i64 %n.{s}" for s in kernel.sizes), "i64 %lo", "i64 %hi"]
@@ -116,6 +117,24 @@ class KernelEmitter(Accesses):
         return KernelText(name, "\n".join(lines), frozenset(self.declared), {**self.more, (): self.work})
 
     # -- statements -------------------------------------------------------------------------------
+
+    def in_turn(self, body: Sequence[Stmt]) -> None:
+        """The kernel's statements. What copies an input to an output is skipped where the one lies over the other."""
+        inputs, outputs = self.kernel.inputs, self.kernel.outputs
+        for pair, run in groupby(body, key=copied):
+            if pair is None or pair[0] not in inputs or (outputs.index(pair[1]), inputs.index(pair[0])) not in self.kernel.inplace \
+                    or outputs.index(pair[1]) + len(inputs) not in self.aliased:
+                self.body(tuple(run))
+                continue
+            copy, end, self.out = self.name("copy"), self.name("end"), self.stream
+            same = self.emit(f"icmp eq ptr {self.pointers[pair[0]]}, {self.pointers[pair[1]]}")
+            self.enter()
+            self.jump(f"br i1 {same}, label %{end}, label %{copy}")
+            self.label(copy)
+            self.body(tuple(run))
+            self.jump(f"br label %{end}")
+            self.leave()
+            self.label(end)
 
     def body(self, body: Sequence[Stmt]) -> None:
         for s in body:
@@ -281,6 +300,15 @@ class KernelEmitter(Accesses):
         limit = self.broadcast("i32", self.emit(f"trunc i64 {least} to i32"), n)
         ty = vector("i32", n)
         return tuple(self.emit(f"icmp slt {ty} {_numbers('i32', range(p * n, p * n + n))}, {limit}") for p in range(parts)), some
+
+
+def copied(s: Stmt) -> tuple[Buffer, Buffer] | None:
+    """The buffers from which and to which the statement copies elements that stay in their places, if that is all it does."""
+    if isinstance(s, Store):
+        same = s.value.op is LOAD and s.value.args == s.index and s.value["buffer"].space == s.buffer.space == "global"
+        return (s.value["buffer"], s.buffer) if same else None
+    pairs = {copied(inner) for inner in (*s.body, *(s.orelse if isinstance(s, If) else ()))} if isinstance(s, (If, Loop)) else set()
+    return pairs.pop() if len(pairs) == 1 else None
 
 
 def trips(s: Loop) -> Work:
