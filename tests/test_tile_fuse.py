@@ -67,6 +67,13 @@ def test_attention(shape: tuple[int, ...], causal: bool) -> None:
     assert len(e.kernels) <= 3  # at most one that packs k and one that packs v
 
 
+def test_heads_beside_tokens() -> None:
+    """(batch, tokens, heads, depth), as a projection gives it."""
+    q, k, v = (values(2, 61, 3, 16, seed=s) for s in range(3))
+    expected = attention(*(x.transpose(0, 2, 1, 3) for x in (q, k, v)), causal=True)
+    check(lambda q, k, v: xlc.nn.attention(*(x.transpose(0, 2, 1, 3) for x in (q, k, v)), causal=True), (q, k, v), expected)
+
+
 def test_scores_are_never_in_memory() -> None:
     q, k, v = (values(4, 256, 32, seed=s) for s in range(3))
 

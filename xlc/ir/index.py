@@ -256,14 +256,14 @@ def _divide(e: Expr, d: Expr) -> tuple[Polynomial, Polynomial]:
 
 def simplified(op: Op, args: tuple[Expr, ...], dtype: Any, attrs: Mapping[str, Any]) -> Expr | None:
     """A simpler expression equal to ``op(*args)``, or None. Only integers of 64 bits and booleans are touched."""
+    if op.name == "cast" and args[0].dtype is dtype:
+        return args[0]
     if dtype is i64 and args[0].dtype is i64:
         return _simplified_index(op.name, args)
     if dtype is bool_:
         return _simplified_bool(op.name, args)
     if op.name == "where" and args[0].is_const:
         return args[1] if args[0].value else args[2]
-    if op.name == "cast" and args[0].dtype is dtype:
-        return args[0]
     return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,11 @@ class Machine:
     shared: int = 0  # bytes of memory that they have in common
     panels: bool = True  # contractions read their right-hand side from panels as wide as a register tile
     stacked: bool = True  # what lies between the stages of one kernel may lie on the stack of a thread, a block of rows at a time
+
+    def rows_of_stages(self, stages: Sequence[Any], shared: int) -> int | str:
+        """Of groups that could be stages of the last one (see ``passes.tile``), on a machine that is not ``stacked``: the rows of a block
+        in which a schedule of its own computes all of them, or why there is none."""
+        return "this machine has no schedule for several stages in one kernel"
 
     def lanes(self, bits: int = 32) -> int:
         """Elements of that width in one register."""

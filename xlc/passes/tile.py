@@ -11,7 +11,8 @@ buffer that holds one block. So nothing is computed twice, and every sum is adde
 A producer becomes a stage when one group alone reads it, at the shared dimensions' own positions; when the stages hold a contraction (else
 there is a single pass over memory to win); when a block of all that lies between the stages fits the cache; and when there are blocks
 enough for all cores. The idea is Halide's compute_at (J. Ragan-Kelley et al., PLDI 2013); for attention it is the first half of T. Dao et
-al., arXiv:2205.14135, with whole rows instead of an online softmax.
+al., arXiv:2205.14135, with whole rows instead of an online softmax. A machine whose threads have no room for whole rows says itself which
+stages it computes together, and in blocks of how many rows (``Machine.rows_of_stages``).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ KEPT = 0.5  # what lies between the stages, as a part of the second-level cache,
 
 def tile(partition: Partition, graph: Graph, options: FusionOptions, machine: Machine) -> Partition:
     """The partition with producers of contractions as stages in front of them."""
-    if not options.tiles or not machine.stacked:
+    if not options.tiles or options.strict and not machine.stacked:  # where whole rows are not there, they are summed in another order
         return partition
     tiler = _Tiler(partition, graph, machine)
     for g in partition.groups:
@@ -87,7 +88,7 @@ class _Tiler:
         front = g.domain[:shared]
         if len(front) < shared or any(v in g.reduced for v in front):
             return ()
-        if g.anchor is not None and (g.kind != "contraction" or rows_in_front(g.anchor) < shared):
+        if g.anchor is not None and (g.kind != "contraction" or left_dimensions(g.anchor) < shared):
             return ()
         before: list[Group] = list(g.tiling.before) if g.tiling and g.tiling.shared == shared else []
         if g.tiling and not before:
@@ -106,6 +107,9 @@ class _Tiler:
 
     def tiling(self, g: Group, before: tuple[Group, ...], shared: int) -> Tiling | str:
         """How g is cut into blocks, or why it is not."""
+        if not self.machine.stacked:
+            found = self.machine.rows_of_stages((*before, g), shared)
+            return found if isinstance(found, str) else Tiling(before, shared, found)
         contractions = [s.anchor for s in (*before, g) if s.anchor is not None]
         kept = [s.roots[0] for k, s in enumerate(before) if overwritten(s, before[:k]) is None]
         row, whole = static(total(r.dtype.bytes * product(r.shape[shared:]) for r in kept)), static(total(r.type.bytes for r in kept))
@@ -150,6 +154,12 @@ def blocks(g: Group) -> Size:
     """How many blocks there are."""
     assert g.tiling is not None
     return blocks_of_rows(g) * product(g.extents[v] for v in g.domain[:g.tiling.shared - 1])
+
+
+def left_dimensions(dot: Node) -> int:
+    """How many leading dimensions of the result are those of the left operand (batch and rows), 0 where these are batch alone."""
+    free, _ = free_dimensions(dot)
+    return len(dot["batch"][0]) + len(free) if free else 0
 
 
 def rows_in_front(dot: Node) -> int:

@@ -2,13 +2,14 @@
 
     group [%0 = multiply(%x, %x), %1 = sum(%0) {axes=(1,)}]  ->  kernel(in b0: f32[...], out b1: f32[...]) { parallel i ... }
 
-The kind of the group chooses the lowering; each returns the statements of the loop nest over flat buffers. Names are canonical
-(buffers b0, b1, ... inputs first), so that equal kernels are equal values.
+The kind of the group, or ``tiled`` where it has stages, chooses the lowering; each returns the statements of the loop nest over flat
+buffers. Names are canonical (buffers b0, b1, ... inputs first), so that equal kernels are equal values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from xlc.ir.loops import LOAD, SIZE, Buffer, Expr, Kernel, Stmt, Store, expressions, statements, walk
 from xlc.ir.machine import Machine
@@ -37,14 +38,10 @@ Scratch = Callable[[Group], tuple[Node, ...]]
 def lower(group: Group, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]], scratch: Scratch) -> Step:
     """The kernel of a group, by the first lowering of its kind that takes it."""
 
-    def lower_body(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...]:
-        """The loop nest of a group of one stage."""
-        return next(body for lowering in lowerings[group.kind] if (body := lowering(group, places, machine)) is not None)
-
     inputs = group_inputs(group)
     outputs = [*group.roots, *scratch(group)]
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
-    body = lower_body(group, Places(buffers), machine) if group.tiling is None else lower_tiles(group, buffers, machine, lower_body)
+    body = lower_body(group, Places(buffers), machine, lowerings)
     evaluated = walk(*(e for s in statements(body) for e in expressions(s)))
     loads: dict[Buffer, set[Expr]] = {}
     for e in evaluated:
@@ -60,6 +57,12 @@ def lower(group: Group, machine: Machine, lowerings: Mapping[str, Sequence[Lower
     return Step(kernel, tuple(inputs), tuple(outputs), describe(group), group_after(group))
 
 
+def lower_body(group: Group, places: Places, machine: Machine, lowerings: Mapping[str, Sequence[Lowering]]) -> tuple[Stmt, ...]:
+    """The loop nest of a group."""
+    kind = group.kind if group.tiling is None else "tiled"
+    return next(body for lowering in lowerings[kind] if (body := lowering(group, places, machine)) is not None)
+
+
 def scratch(group: Group) -> tuple[Node, ...]:
     """What the lowerings for CPUs need."""
     return blocks_in_memory(group) if group.tiling else rows_in_memory(group)
@@ -67,8 +70,12 @@ def scratch(group: Group) -> tuple[Node, ...]:
 
 def group_inputs(group: Group) -> list[Node]:
     """What a group reads, in the order in which its members mention it."""
-    own = {r for stage in group.stages[:-1] for r in stage.roots}
-    return list(dict.fromkeys(a for stage in group.stages for n in stage.at for a in n.operands if a not in stage.at and a not in own))
+    return inputs_of_stages(group.stages)
+
+
+def inputs_of_stages(stages: Sequence[Group]) -> list[Node]:
+    own = {r for stage in stages[:-1] for r in stage.roots}
+    return list(dict.fromkeys(a for stage in stages for n in stage.at for a in n.operands if a not in stage.at and a not in own))
 
 
 def group_after(group: Group) -> tuple[Node, ...]:
@@ -148,4 +155,5 @@ def describe(group: Group) -> str:
 
 LOWERINGS: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
-    "ordered": (lower_ordered,), "indexed": (lower_ordered,)}
+    "ordered": (lower_ordered,), "indexed": (lower_ordered,),
+    "tiled": (lambda group, places, machine: lower_tiles(group, places, machine, partial(lower_body, lowerings=LOWERINGS)),)}

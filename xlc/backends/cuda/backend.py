@@ -47,6 +47,11 @@ class Gpu(Machine):
     arch: str = "sm_80"
     shared: int = 99 << 10
 
+    def rows_of_stages(self, stages: Any, shared: int) -> int | str:
+        from .schedule.online import block_of_rows
+
+        return block_of_rows(stages, shared, self)
+
 
 class CudaBackend:
     """Code for one device (see ``device.Device``)."""

@@ -64,7 +64,7 @@ def tensor_tile(c: Contraction, machine: Gpu, dtype: DType) -> Tile:
     """For tensor cores: 1024 multiplications in a cycle, and 128 bytes from shared memory, where a warp reads rows/2 and columns/4. The
     largest tile leaves no registers for operands that go through them."""
     size = dtype.bytes
-    sides = [(r, s) for r in (64, 128) for s in (64, 128)] + [(128, 256)] * copied(c, dtype)
+    sides = [(r, s) for r in (64, 128) for s in (64, 128)] + [(128, 256)] * (copied(c.a, dtype) and copied(c.b, dtype))
     tiles = [Tile(r, s, 64 // size) for r, s in sides if STAGES * (r + s) * (64 + 16) <= machine.shared]
 
     def cycles(t: Tile) -> float:

@@ -23,7 +23,8 @@ Claim = tuple[str | int, ...]
 def claim(group: Group, step: Step) -> Claim:
     """("matmul", positions of both operands among the kernel's inputs, batch, m, n, k, whether each operand lies transposed); or ()."""
     dot = group.anchor
-    if config.cuda_library != "cublas" or dot is None or dot.op.kind != "contraction" or group.members != [dot] or group.roots != [dot]:
+    if config.cuda_library != "cublas" or dot is None or dot.op.kind != "contraction" or group.members != [dot] or group.roots != [dot] \
+            or group.tiling is not None:
         return ()
     (lc, rc), (lb, rb) = dot["contract"], dot["batch"]
     lhs, rhs = dot.args

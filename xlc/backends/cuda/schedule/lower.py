@@ -12,6 +12,7 @@ from xlc.schedule.lower import Lowering
 from .contract import lower_contraction
 from .indexed import lower_scatter
 from .map import lower_map
+from .online import lower_online
 from .reduce import lower_reduction
 from .scan import lower_cumulative
 from .sort import lower_sort, rows_in_memory
@@ -33,4 +34,4 @@ def scratch(group: Group) -> tuple[Node, ...]:
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
-    "ordered": (lower_ordered,), "indexed": (lower_scatter,)}
+    "ordered": (lower_ordered,), "indexed": (lower_scatter,), "tiled": (lower_online,)}

@@ -18,7 +18,7 @@ from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, bool_, f32, product
 from xlc.schedule.nest import Dimension
 
-from .bind import THREADS, T
+from .bind import THREADS, T, pieces
 
 BYTES = 16  # of one access
 LANE, VECTOR = var("v"), var("q")
@@ -126,7 +126,8 @@ class Staged:
 
     @property
     def registers(self) -> Buffer:
-        return Buffer(f"r{self.operand.name}", self.dtype, (max(self.rows * self.depth // THREADS, self.lanes),), "register")
+        vectors = pieces(self.rows * self.depth // self.lanes, THREADS)
+        return Buffer(f"r{self.operand.name}", self.dtype, (vectors * self.lanes,), "register")
 
     def vectors(self, body: Callable[[Expr, Expr, Expr], Sequence[Stmt]]) -> list[Stmt]:
         """``body(row, k, q)`` for each vector that a thread copies: its first row and contracted element in the tile, its number."""
@@ -139,8 +140,8 @@ class Staged:
             number = T + q * THREADS
             fast, slow = (number % across) * lanes, number // across
             inside = list(body(*((slow, fast) if o.along_k else (fast, slow)), q))
-        if count < THREADS:
-            inside = [If(count > T, tuple(inside))]
+        if count % THREADS:
+            inside = [If(number < count, tuple(inside))]
         return inside if trips == 1 else [Loop("q", const(0), const(trips), 1, "unroll", tuple(inside))]
 
     def fetch(self, first: Expr, start: Expr) -> list[Stmt]:

@@ -32,9 +32,14 @@ PRODUCTS = {"highest": 0, "high": 3, "default": 1}
 
 def products(c: Contraction, arch: str) -> tuple[DType, int] | None:
     """The dtype in which tensor cores of this chip take the operands of a contraction, and in how many products; None where they do not."""
-    chip = int(arch.removeprefix("sm_").rstrip("af"))
     a, b = (stripped(o.value).dtype for o in (c.a, c.b))
-    if c.dtype is not f32 or a is not b:
+    return products_of(a, b, arch) if c.dtype is f32 else None
+
+
+def products_of(a: DType, b: DType, arch: str) -> tuple[DType, int] | None:
+    """The same of operands of these dtypes, that are summed in f32."""
+    chip = int(arch.removeprefix("sm_").rstrip("af"))
+    if a is not b:
         return None
     if a.bits == 16 and a.is_float:
         return (a, 1) if chip >= (75 if a.name == "f16" else 80) else None
@@ -46,9 +51,9 @@ class OnTensorCores(Tiled):
     def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
         self.c, self.tile, self.products = c, tile, products
         self.rows, self.columns = tile.rows // DOWN, tile.columns // ACROSS  # of a warp
-        self.plain = copied(c, dtype)
+        self.plain = copied(c.a, dtype) and copied(c.b, dtype)
         self.slots = STAGES if self.plain else 2
-        self.a, self.b = (_staged(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
+        self.a, self.b = (padded(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
         self.acc = Buffer("acc", f32, (256, self.rows * self.columns // 32), "register")
 
     def pipeline(self, row: Expr, column: Expr) -> list[Stmt]:
@@ -89,19 +94,16 @@ class OnTensorCores(Tiled):
         return list(body)
 
 
-def copied(c: Contraction, dtype: DType) -> bool:
-    """Whether tiles of both operands are copied as they are, several bytes at a time."""
-    def plain(o: Operand) -> bool:
-        value = stripped(o.value)
-        return value.op is LOAD and value.dtype is dtype and o.lanes(o.ks if o.along_k else o.free) * dtype.bytes >= 4
-
-    return plain(c.a) and plain(c.b)
+def copied(o: Operand, dtype: DType) -> bool:
+    """Whether tiles are copied as they are, several bytes at a time."""
+    value = stripped(o.value)
+    return value.op is LOAD and value.dtype is dtype and o.lanes(o.ks if o.along_k else o.free) * dtype.bytes >= 4
 
 
-def _staged(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Staged:
+def padded(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Staged:
     pad = 8 if dtype.bits == 16 else 4 if o.along_k else 8
     row_step, k_step = (depth + pad, 1) if o.along_k else (1, rows + pad)
     return Staged(Operand(o.name, stripped(o.value), o.free, o.ks), rows, depth, dtype, row_step, k_step, slots)
 
 
-__all__ = ["STAGES", "OnTensorCores", "copied", "products"]
+__all__ = ["STAGES", "OnTensorCores", "copied", "padded", "products", "products_of"]
