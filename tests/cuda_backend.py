@@ -43,9 +43,10 @@ def check_resources(program: Any) -> None:
     for entry, found in done.resources.items():
         if not found.local:
             continue
-        calls = set(re.findall(r"\bk\d+(?:_\d+)?\b", next((line for line in done.text.splitlines() if f"XLC_ENTRY({entry})" in line), "")))
+        head = next((s for s in done.text.splitlines() if re.match(rf"XLC_ENTRY\({entry}\b", s)), "")
+        calls = set(re.findall(r"\bk\d+(?:_\d+)?\b", head))
         bodies = "\n".join(text[k] for k in calls if k in text)
-        loop = "xlc_grid_sync" in done.text.partition(f"XLC_ENTRY({entry})")[2].partition("XLC_ENTRY(")[0]
+        loop = "xlc_grid_sync" in re.split(rf"XLC_ENTRY\({entry}\b", done.text)[-1].partition("XLC_ENTRY(")[0]
         if found.stack <= 32 and found.spill_stores <= 32 and (loop or any(done.text.count(f" {k}(") > 2 for k in calls)):
             continue  # a kernel that several launches, or a loop, share is a call, which saves some registers once
         why = next((reason for pattern, reason in LISTED if re.search(pattern, bodies) and "long long" in bodies), None)

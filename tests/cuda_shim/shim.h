@@ -4,7 +4,7 @@
 #define XLC_PRELUDE  // the text may have the prelude in front: it is skipped
 
 #define XLC_TABLE(A, S) struct Table { void* at[(A) ? (A) : 1]; long long sizes[(S) ? (S) : 1]; };
-#define XLC_ENTRY(name) extern "C" void name(const Table& table)
+#define XLC_ENTRY(name, ...) extern "C" void name(const Table& table)
 #define XLC_AT(k) (table.at[k])
 #define XLC_SIZE(k) (table.sizes[k])
 

@@ -21,6 +21,7 @@ Poly = dict[tuple[Expr, ...], int]  # atoms sorted by id -> coefficient
 Bound = list[list[Poly]]  # one of these lists has to do; of a list, every polynomial is needed
 MAX_TERMS = 64
 _NEGATED = {"less": "greater_equal", "less_equal": "greater", "greater": "less_equal", "greater_equal": "less", "not_equal": "equal"}
+NESTED = 16  # steps that a bound of a bitwise operator counts for
 MAX_STEPS = 2000  # of one proof
 
 
@@ -319,7 +320,8 @@ class Prover:
             return ([[{}]] if self._proved(divisor) else []), (upper + ([[t]] if self._proved(t) else []))
         if name == "floor_divide":
             return self._quotient_bounds(a)
-        if name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+        if name in ("bitwise_and", "bitwise_or", "bitwise_xor") and self.steps > 0:
+            self.steps -= NESTED  # they may be nested deeply, in data that is no index
             ends = [e for x in a.args for low in (True, False) if (e := self._constant(self.poly(x), low)) is not None and e >= 0]
             return ([[{}]], [[number((1 << max(ends).bit_length()) - 1)]]) if len(ends) == 4 else ([], [])
         if name == "cast" and a.args[0].dtype.kind in "biu" and a.args[0].dtype.bits < 64:

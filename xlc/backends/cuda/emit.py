@@ -55,7 +55,8 @@ Touched = Mapping[Buffer, str]  # buffer -> "r", "w" or "rw"
 
 @dataclass(frozen=True)
 class KernelText:
-    """A device function: its text, the constant tables that it reads, the bytes of shared memory it needs, the number of its blocks."""
+    """A device function: its text, the constant tables that it reads, the bytes of shared memory it needs, the number of its blocks, the
+    words that a thread has in arrays."""
 
     name: str
     function: str
@@ -63,6 +64,7 @@ class KernelText:
     shared: int
     blocks: Expr
     aliased: frozenset[int] = frozenset()
+    registers: int = 0
 
     def __str__(self) -> str:
         return self.function
@@ -112,7 +114,7 @@ class _Emitter(Printer):
         note = f"// {kernel.note}\n" if kernel.note else ""
         function = "\n".join([f"{note}static __device__ void {self.symbol}({', '.join(params)}) {{", *self.lines, "}"])
         return KernelText(self.symbol, function, dict(self.tables), self.shared, loop.stop if loop else const(0),
-                          self.aliased)
+                          self.aliased, _words(kernel))
 
     # -- what all threads of a block run ----------------------------------------------------------
 
@@ -307,6 +309,16 @@ class _Emitter(Printer):
             self.line(f"if ((const void*){out} != (const void*){old}) {out}[{place}] = {old}[{place}];")
             return
         super().store(s)
+
+
+def _words(kernel: Kernel) -> int:
+    """The words of 32 bits in a thread's arrays."""
+    total = 0
+    for s in statements(kernel.body):
+        if isinstance(s, Local) and s.buffer.space == "register":
+            shape = s.buffer.shape[1:] if s.buffer.shape[:1] == (THREADS,) and len(s.buffer.shape) > 1 else s.buffer.shape
+            total += prod(n for n in shape if isinstance(n, int)) * -(-s.buffer.dtype.bits // 32)
+    return total
 
 
 def _joined(a: Touched, b: Touched) -> Touched:
