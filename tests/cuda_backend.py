@@ -3,6 +3,7 @@ colon: shim, shim:descending, shim:random."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import Any
@@ -63,6 +64,7 @@ class ShimBackend(CudaBackend):
         return b""
 
 
+@functools.cache
 def shim(device: str) -> ShimBackend:
     return ShimBackend(ShimDevice(order=device.partition(":")[2] or "ascending"))
 

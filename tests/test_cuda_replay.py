@@ -84,16 +84,17 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ShimmedCupy]:
         fake.sources[cubin] = source
         return load(self, source, cubin)
 
-    from xlc import pipeline
+    from xlc.backends.cuda import backend
 
     monkeypatch.setattr(devices.CupyDevice, "load", remembered)
     monkeypatch.setattr(devices, "_cupy", lambda: fake)
     monkeypatch.setitem(sys.modules, "cupy", fake)  # type: ignore[arg-type]
-    monkeypatch.setattr(pipeline, "_backends", {})  # the backend of another device is not to be found, nor is this one afterwards
-    devices.numbered.cache_clear()
+    for kept in (backend._backend, devices.numbered):  # that of another device is not to be found, nor is this one afterwards
+        kept.cache_clear()
     with xlc.config.context(cache_dir=""):
         yield fake
-    devices.numbered.cache_clear()
+    for kept in (backend._backend, devices.numbered):
+        kept.cache_clear()
 
 
 def called(cupy: ShimmedCupy, f: Callable[..., Any], *args: np.ndarray) -> list[str]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -203,8 +202,6 @@ def own_results(graph: Graph) -> Graph:
     return Graph(graph.params, tuple(results), graph.name)
 
 
-_backends: dict[str, Any] = {}
-_lock = threading.Lock()
 
 
 def _cpu(device: str) -> Any:
@@ -220,7 +217,7 @@ def _cuda(device: str) -> Any:
 
 
 BACKENDS: dict[str, Callable[[str], Any]] = {"cpu": _cpu, "cuda": _cuda}
-"""What makes the backend of a device, by what stands in front of the colon in the device's name."""
+"""What gives the backend of a device, the same one each time, by what stands in front of the colon in the device's name."""
 
 
 def backend_for(device: str | None) -> Any:
@@ -234,10 +231,7 @@ def backend_for(device: str | None) -> Any:
         raise XlcValueError(f"there is no backend for device {device!r}; there are: {', '.join(BACKENDS)}")
     if family == "cuda" and config.cuda_arch and ":" not in device:
         device = f"cuda:{config.cuda_arch}"
-    with _lock:
-        if device not in _backends:
-            _backends[device] = BACKENDS[family](device)
-    return _backends[device]
+    return BACKENDS[family](device)
 
 
 def compile_graph(graph: Graph, *, fuse: bool = True, device: str | None = None, donate: Sequence[int] = ()) -> Any:

@@ -147,6 +147,9 @@ class ShimDevice:
     def address(self, array: ShimArray) -> int:
         return array.ctypes.data
 
+    def settle(self) -> None:
+        """Nothing is under way."""
+
     def view(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Memory that something else keeps, as an array."""
         return np.ndarray(shape, dtype, (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)).from_address(address))

@@ -29,6 +29,8 @@ class Executable:
         self.donate, self.alias, self.calls = frozenset(donate), dict(alias or {}), 0
         self.leaf_of = {p: leaf for leaf, p in enumerate(self.params) if p >= 0}
         self.constants = [library.device.asarray(c) for c in constants]  # kept alive; they stay where they are
+        if self.constants:
+            library.device.settle()  # whatever stream the first calls are on
         self.constant_addresses = [library.device.address(c) for c in self.constants]
 
     def run_flat(self, leaves: Sequence[Any]) -> list[Any]:

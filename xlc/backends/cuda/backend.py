@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from xlc.ir.machine import Machine
 from xlc.ir.plan import Plan
 
 from . import nvrtc
-from .chip import chip
 from .emit import THREADS, emit_kernel
 from .library import Library
 from .module import emit_module, places, tree
@@ -66,8 +65,7 @@ class CudaBackend:
 
     @cached_property
     def machine(self) -> Gpu:
-        c = chip(self.device.arch)
-        c = getattr(self.device, "chip", c)
+        c = self.device.chip
         return Gpu(vector_bits=128, registers=255, l1=c.shared_sm, l2=c.l2, l3=c.l2, cores=c.sms, threads=THREADS,
                    panels=False, stacked=False, arch=self.device.arch, shared=c.shared_block)
 
@@ -143,12 +141,17 @@ class CudaBackend:
 def backend(device: str) -> CudaBackend:
     from . import device as devices
 
-    _, _, which = device.partition(":")
-    if which.startswith("sm_"):
-        return CudaBackend(devices.AbsentDevice(which))
-    if which and not which.isdigit():
+    which = device.partition(":")[2] or str(devices.current().number)
+    if not which.isdigit() and not which.startswith("sm_"):
         raise XlcValueError(f"there is no device {device!r}; expected cuda, cuda:NUMBER or cuda:sm_NUMBER")
-    return CudaBackend(devices.numbered(int(which)) if which else devices.current())
+    return _backend(which)
+
+
+@cache
+def _backend(which: str) -> CudaBackend:
+    from . import device as devices
+
+    return CudaBackend(devices.numbered(int(which)) if which.isdigit() else devices.AbsentDevice(which))
 
 
 __all__ = ["CudaBackend", "backend", "numerics", "prelude"]

@@ -64,6 +64,7 @@ class Device(Protocol):
     def address(self, array: Any) -> int: ...
     def owns(self, value: Any) -> bool: ...
     def workspace(self, nbytes: int) -> Any: ...
+    def settle(self) -> None: ...
 
 
 # ------------------------------------------------------------------------------------------------ the real one
@@ -254,6 +255,11 @@ class CupyDevice:
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
 
+    def settle(self) -> None:
+        """Wait for what the current stream has been given."""
+        with self.here():
+            self.cupy.cuda.get_current_stream().synchronize()
+
     def view(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """Memory that something else keeps, as an array."""
         memory = self.cupy.cuda.UnownedMemory(address, int(np.prod(shape)) * dtype.itemsize, None, self.number)
@@ -366,7 +372,7 @@ class AbsentDevice:
         raise XlcError(f"compiled for {self.arch}, which is not here: call the function on a machine with a GPU, without "
                        f"device='{self.name}' (or XLC_CUDA_ARCH); here, .asm of what compile returns has the source and the cubin")
 
-    load = launch = resident = replay = empty = asarray = numpy = address = workspace = _absent
+    load = launch = resident = replay = empty = asarray = numpy = address = workspace = settle = _absent
 
 
 __all__ = ["SET_TABLE", "THREADS", "AbsentDevice", "CupyDevice", "Device", "Function", "LoadedModule", "Module", "Replay", "Workspace",

@@ -18,6 +18,7 @@ from xlc.ir.types import DTYPES
 from .module import evaluate
 
 ALIGNMENT = 256  # of the counter behind the arena
+REPLAYS = 16  # sets of sizes for which a plan keeps its graphs
 
 
 class Library:
@@ -67,6 +68,8 @@ class Library:
         with self._lock:
             replay = self._replays.get(values)
             if replay is None:
+                if len(self._replays) >= REPLAYS:
+                    del self._replays[next(iter(self._replays))]
                 replay = self._replays[values] = self.device.replay(self.loaded, table.nbytes, lambda at: self.launch(launches, at))
         replay(table)
 
