@@ -149,3 +149,26 @@ def test_check_compares_every_launch() -> None:
     x = np.random.default_rng(0).normal(size=(9, 33)).astype(np.float32)
     with xlc.config.context(check=3):
         np.testing.assert_allclose(xlc.jit(lambda x: xlc.nn.softmax(x @ x.T), device="shim")(x).sum(1), np.ones(9), rtol=1e-5)
+
+
+@needs_shim
+def test_training_on_a_device(tmp_path: Any) -> None:
+    from xlc import optim, train
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(70, 5)).astype(np.float32)
+    y = (x @ np.arange(5)).astype(np.float32)
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return ((x @ p["w"] - y) ** 2).mean()
+
+    def fit(device: str | None, **options: Any) -> Any:
+        adam = optim.adam(0.1)
+        return train.fit(train.step(loss, adam), train.start({"w": np.zeros(5, np.float32)}, adam), train.Batches((x, y), 32, seed=0),
+                         epochs=6, metrics=lambda s, x, y: loss(s["params"], x, y), validation=[(x, y)], device=device, **options)
+
+    there, here = fit("shim", callbacks=[train.Checkpoints(tmp_path, every=3)]), fit(None)
+    for a, b in zip(there.history, here.history, strict=True):
+        np.testing.assert_allclose([a["loss"], a["val_loss"]], [b["loss"], b["val_loss"]], rtol=1e-4)
+    again = fit("shim", resume=tmp_path)  # the run is over: nothing more is done
+    np.testing.assert_array_equal(np.asarray(again.state["params"]["w"]), np.asarray(there.state["params"]["w"]))
