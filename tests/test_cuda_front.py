@@ -123,6 +123,17 @@ def test_donated_arrays_are_reused() -> None:
 
 
 @needs_shim
+def test_a_donated_array_that_is_passed_twice_is_copied() -> None:
+    device = xlc.pipeline.backend_for("shim").device
+    f = xlc.jit(lambda x, y: (x + 1, y[::-1] * 2), device="shim", donate="x")
+    for _ in range(2):
+        x = device.asarray(np.arange(1000, dtype=np.float32))
+        a, b = f(x, x)
+        np.testing.assert_array_equal(a, np.arange(1000) + 1)
+        np.testing.assert_array_equal(b, np.arange(1000)[::-1] * 2)
+
+
+@needs_shim
 def test_two_threads() -> None:
     f = xlc.jit(lambda x: xlc.nn.softmax(x @ x.T), device="shim")
     arrays = [np.random.default_rng(k).normal(size=(8 + k % 3, 16)).astype(np.float32) for k in range(12)]

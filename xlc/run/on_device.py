@@ -1,6 +1,6 @@
 """The call path of programs that run on a device: arrays there in, arrays there out, nothing waited for.
 
-    exe = Executable(library, params=[0, 1], results=[(np.float32, (8,))], out_tree=("leaf", 0), sizes=(), constants=())
+    exe = Executable(library, params=[0, 1], results=[(np.float32, (8,))], out_tree=("leaf", 0))
     y = exe.call_flat([x, w])
 
 The description is that of ``native.Executable``. Arguments that do not lie on the device (numbers, host arrays) are copied there.
@@ -38,6 +38,9 @@ class Executable:
             raise ValueError(f"{self.name} takes {len(self.params)} leaves, found {len(leaves)}")
         device = self.library.device
         taken = {leaf: _whole(device, leaves[leaf]) for leaf in self.leaf_of.values()}
+        for leaf in self.donate & taken.keys():
+            if any(_overlap(device, taken[leaf], other) for k, other in taken.items() if k != leaf):
+                taken[leaf] = _copied(device, taken[leaf])  # what is written must not be another argument, too
         env = tuple([int(taken[places[0][0]].shape[places[0][1]]) for places in self.dims])
         results = []
         for k, (dtype, shape) in enumerate(self.results):
@@ -58,8 +61,16 @@ class Executable:
 def _whole(device: Any, value: Any) -> Any:
     """The device's array of a value, C-contiguous, at an address that suits the widest accesses; a copy where it was not so."""
     array = device.asarray(value)
-    if array.flags.c_contiguous and device.address(array) % ALIGNMENT == 0:
-        return array
+    return array if array.flags.c_contiguous and device.address(array) % ALIGNMENT == 0 else _copied(device, array)
+
+
+def _copied(device: Any, array: Any) -> Any:
     copy = device.empty(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def _overlap(device: Any, a: Any, b: Any) -> bool:
+    """Whether two arrays, each in one piece, share memory."""
+    start, other = device.address(a), device.address(b)
+    return bool(start < other + b.nbytes and other < start + a.nbytes)
