@@ -14,20 +14,11 @@ from xlc import pipeline
 from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.backend import CudaBackend
 from xlc.backends.cuda.module import emit_module
-from xlc.errors import XlcError
 
 DEVICES = ("cuda",) if os.environ.get("XLC_CUDA_DEVICE") == "gpu" else () if MISSING else ("shim:random",)
 """What conformance is tested on beside the CPU."""
 
-
-def _chips() -> tuple[str, ...]:
-    try:
-        return ("cuda:sm_80", "cuda:sm_90") if nvrtc.version() else ()
-    except XlcError:
-        return ()
-
-
-CHIPS = _chips()
+CHIPS = ("cuda:sm_80", "cuda:sm_90") if nvrtc.available() else ()
 """Chips that are not here, for which everything is compiled."""
 
 LISTED = (  # what may use local memory, and why

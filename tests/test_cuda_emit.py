@@ -5,6 +5,8 @@ What the text computes is compared with the interpreter, which runs kernels one 
 
 from __future__ import annotations
 
+from typing import Any
+
 import cuda_backend
 import numpy as np
 import pytest
@@ -105,7 +107,7 @@ def test_a_barrier_that_is_taken_out_is_missed() -> None:
     from xlc.pipeline import backend_for
 
     class Without(cuda_backend.ShimBackend):
-        def text(self, plan: Plan) -> str:
+        def text(self, plan: Plan, module: Any = None) -> str:
             return emit_module(plan).text.replace("__syncthreads();", "")
 
     k, x = kernel(REVERSE), np.arange(512, dtype=np.float32)

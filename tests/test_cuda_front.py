@@ -14,16 +14,7 @@ from xlc.backends.cuda import nvrtc
 from xlc.frontend.devices import common_device, device_of
 
 needs_shim = pytest.mark.skipif(cuda_backend.MISSING is not None, reason=str(cuda_backend.MISSING))
-
-
-def has_nvrtc() -> bool:
-    try:
-        return bool(nvrtc.version())
-    except xlc.XlcError:
-        return False
-
-
-needs_nvrtc = pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC: pip install nvidia-cuda-nvrtc")
+needs_nvrtc = pytest.mark.skipif(not nvrtc.available(), reason="needs NVRTC: pip install nvidia-cuda-nvrtc")
 
 
 class Gpu:

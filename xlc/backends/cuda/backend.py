@@ -22,7 +22,7 @@ from xlc.ir.plan import Plan
 from . import nvrtc
 from .emit import THREADS, emit_kernel
 from .library import Library
-from .module import emit_module, places, tree
+from .module import Module, emit_module, places, tree
 from .scalar import SCALARS
 
 FOLDER = Path(__file__).parent
@@ -101,14 +101,16 @@ class CudaBackend:
 
         return claiming(Lowerings(self.machine, SCHEDULES, scratch))
 
-    def text(self, plan: Plan) -> str:
-        """The module of a plan. A file ``<plan>.cu`` in the folder of the knob ``override`` replaces it."""
+    def text(self, plan: Plan, module: Module | None = None) -> str:
+        """The module of a plan (``module``, where it is made already). A file ``<plan>.cu`` in the folder of the knob ``override``
+        replaces it."""
         if config.override and (file := Path(config.override, f"{plan.name}.cu")).exists():
             return file.read_text("utf-8")
-        return emit_module(plan).text
+        return (module or emit_module(plan)).text
 
     def compile(self, plan: Plan) -> bytes:
-        module, text = emit_module(plan), self.text(plan)
+        module = emit_module(plan)
+        text = self.text(plan, module)
         calls = any(e.library for e in module.entries)  # which take addresses from the host
         graph = self.graphs and len(module.entries) > DIRECT and not calls
         binary = self.binary(text, graph)
@@ -134,8 +136,6 @@ class CudaBackend:
 
     def source(self, kernel: Kernel) -> dict[str, str]:
         return {"cuda": str(emit_kernel(kernel))}
-
-
 
 
 def backend(device: str) -> CudaBackend:
