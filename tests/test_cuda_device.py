@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_cupy import FakeCupy, FakeStream
+from ml_dtypes import bfloat16
+from fake_cupy import FakeArray, FakeCupy, FakeStream, standing_in
 
 from xlc.backends.cuda import device as devices
+from xlc.backends.cuda import replay as replays
 from xlc.backends.cuda.chip import CHIPS, chip
 from xlc.backends.cuda.device import AbsentDevice, CupyDevice
 from xlc.errors import XlcError, XlcTypeError, XlcValueError
 
 
 @pytest.fixture
-def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCupy]:
-    fake = FakeCupy()
-    monkeypatch.setattr(devices, "_cupy", lambda: fake)
-    devices.numbered.cache_clear()
-    yield fake
-    devices.numbered.cache_clear()
+def cupy() -> Iterator[FakeCupy]:
+    with standing_in(FakeCupy()) as fake:
+        yield fake
 
 
 @pytest.fixture
@@ -59,7 +57,7 @@ def test_more_shared_memory_is_asked_for_once(cupy: FakeCupy, gpu: CupyDevice) -
 
 
 def test_code_that_the_driver_does_not_load(gpu: CupyDevice) -> None:
-    with pytest.raises(XlcError, match=r"cuda:0 \(sm_90\).*NO_BINARY.*knows CUDA 12.4; NVRTC must not be of a later"):
+    with pytest.raises(XlcError, match=r"cuda:0 \(sm_90\).*NO_BINARY.*knows CUDA 13.0; NVRTC must not be of a later"):
         gpu.load("", b"of another chip")
 
 
@@ -81,7 +79,7 @@ def test_a_plan_is_captured_once_and_replayed(cupy: FakeCupy, gpu: CupyDevice) -
     cupy.calls.clear()
     for k in range(4):
         replay(np.full(3, k, np.int64))
-    place = np.array([0x10000], np.uint64).tobytes()
+    place = next(c[4] for c in cupy.calls if c[1:2] == ("xlc_set_table",))
     tables = [("launch", "xlc_set_table", (1,), 0, place, np.full(3, k, np.int64).tobytes()) for k in range(4)]
     graph = ("graph", 0, "l0", "l1")
     assert cupy.calls == [("alloc", 24), tables[0], ("launch", "l0", (4,), 0, place), ("launch", "l1", (2,), 64, place),
@@ -98,10 +96,10 @@ def test_each_stream_has_its_own_table(cupy: FakeCupy, gpu: CupyDevice) -> None:
     places = [c[4] for c in cupy.calls if c[1:2] == ("xlc_set_table",)]
     assert len(set(places)) == 2 and places == places[:2] * 3
     assert [c[1] for c in cupy.calls if c[0] == "graph"] == [0, 5, 0, 5] and cupy.calls.count(("begin",)) == 2
-    for number in range(10, 10 + 2 * devices.STREAMS):
+    for number in range(10, 10 + 2 * replays.STREAMS):
         with FakeStream(cupy, number):
             replay(table)
-    assert len(replay._recordings) == devices.STREAMS
+    assert len(replay._recordings) == replays.STREAMS
 
 
 def test_inside_a_capture_of_the_user_launches_are_captured(cupy: FakeCupy, gpu: CupyDevice) -> None:
@@ -113,6 +111,51 @@ def test_inside_a_capture_of_the_user_launches_are_captured(cupy: FakeCupy, gpu:
         replay(table)
         stream.end_capture().launch()
     assert cupy.calls[-1] == ("graph", 5, *["xlc_set_table", "l0", "l1"] * 2)
+    with stream:
+        replay(table)
+    places = [c[4] for c in cupy.calls if c[1:2] == ("xlc_set_table",)]
+    assert len(replay._captured) == 2 and not {r.place.tobytes() for r in replay._captured} & set(places)
+
+
+def test_streams_of_threads_have_one_number_and_tables_of_their_own(cupy: FakeCupy, gpu: CupyDevice) -> None:
+    """The per-thread default stream: another stream in every thread, and 2 in all of them."""
+    module, record = launches(gpu)
+    replay = gpu.replay(module, 8, record)
+    gate = threading.Barrier(3)  # so that no thread ends, and gives its number to the next, before all have begun
+
+    def run() -> None:
+        gate.wait()
+        replay(np.zeros(1, np.int64))
+        gate.wait()
+
+    cupy.streams = [cupy.ptds]
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({c[4] for c in cupy.calls if c[1:2] == ("xlc_set_table",)}) == 3
+    cupy.ptds.begin_capture()
+    replay(np.zeros(1, np.int64))
+    assert [name for name, _ in cupy.ptds.recorded or ()] == ["xlc_set_table", "l0", "l1"]
+
+
+def test_a_thread_that_is_new_to_the_device(cupy: FakeCupy, gpu: CupyDevice) -> None:
+    """Functions of the driver want a context, which only functions of the runtime make."""
+    l0 = gpu.load("", b"cubin").function("l0")
+    found: list[Any] = []
+    for act in (lambda: gpu.resident(l0, 0), lambda: gpu.launch(l0, 1, 60 << 10, np.zeros(1, np.int64)) or 1):
+        thread = threading.Thread(target=lambda act=act: found.append(act()))
+        thread.start()
+        thread.join()
+    assert found == [132 * 8, 1]
+
+
+def test_a_kernel_that_does_not_fit(cupy: FakeCupy, gpu: CupyDevice) -> None:
+    l0 = gpu.load("", b"cubin").function("l0")
+    cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor = lambda *_: 0
+    with pytest.raises(XlcError, match="l0 with 1024 bytes of shared memory does not fit a multiprocessor of cuda:0"):
+        gpu.resident(l0, 1024)
 
 
 def test_a_failing_capture_is_ended(cupy: FakeCupy, gpu: CupyDevice) -> None:
@@ -120,7 +163,7 @@ def test_a_failing_capture_is_ended(cupy: FakeCupy, gpu: CupyDevice) -> None:
         raise XlcError("no")
 
     with pytest.raises(XlcError, match="no"):
-        devices.capture(gpu, fails)
+        replays.capture(gpu, fails)
     assert cupy.calls == [("begin",), ("end",)] and len(cupy.streams) == 1
 
 
@@ -152,14 +195,18 @@ def test_work_goes_to_the_device_of_its_arrays(cupy: FakeCupy) -> None:
         devices.numbered(2)
 
 
-def test_memory(cupy: FakeCupy, gpu: CupyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory(cupy: FakeCupy, gpu: CupyDevice) -> None:
     space = gpu.workspace(1000)
-    assert space.address == 0x10000 and cupy.calls == [("alloc", 1000)]
+    assert space.address % 256 == 0 and cupy.calls == [("alloc", 1000)]
     array = gpu.empty((3,), np.int8)
-    assert gpu.owns(array) and not devices.numbered(1).owns(array) and not gpu.owns(np.zeros(3)) and gpu.address(array) == 4096
+    assert gpu.owns(array) and not devices.numbered(1).owns(array) and not gpu.owns(np.zeros(3)) and gpu.address(array) % 256 == 0
     assert gpu.asarray(array) is array
     assert gpu.asarray([1.0, 2.0]).shape == (2,) and cupy.calls[-1] == ("copy", np.ndarray)
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    for dtype in (np.bool_, np.float16, np.float64, bfloat16):
+        strange = gpu.asarray(np.arange(12).reshape(3, 4).astype(dtype)).T[::-1]
+        copy = gpu.copied(strange)
+        assert copy.flags.c_contiguous and copy.dtype == strange.dtype
+        np.testing.assert_array_equal(gpu.numpy(copy), strange.get())
     assert devices.owner(array) is gpu and devices.owner(np.zeros(3)) is None
 
 
@@ -202,6 +249,9 @@ def test_without_a_gpu(cupy: FakeCupy) -> None:
         assert devices.count() == 0
         with pytest.raises(XlcError, match="there is no GPU that can be used here.*cuda:sm_90"):
             devices.current()
+    cupy.cuda.runtime.getDeviceCount, cupy.cuda.runtime.driverGetVersion = no_driver, lambda: 12040
+    with pytest.raises(XlcError, match="knows CUDA 12.4 and this CuPy is made for CUDA 13: install a newer driver, or pip install cupy-cuda12x"):
+        devices.current()
 
 
 def test_cupy_has_what_is_called() -> None:
@@ -209,7 +259,8 @@ def test_cupy_has_what_is_called() -> None:
     cupy = pytest.importorskip("cupy")
     runtime, driver = cupy.cuda.runtime, cupy.cuda.driver
     assert driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES == 8
-    for holder, names in ((runtime, ["getDeviceCount", "getDevice", "driverGetVersion", "deviceGetAttribute", "getDeviceProperties"]),
+    for holder, names in ((runtime, ["getDeviceCount", "getDevice", "driverGetVersion", "deviceGetAttribute", "getDeviceProperties",
+                                    "runtimeGetVersion", "setDevice"]),
                           (driver, ["funcSetAttribute", "occupancyMaxActiveBlocksPerMultiprocessor"]),
                           (cupy.cuda, ["Device", "Stream", "alloc", "get_current_stream"]),
                           (cupy.cuda.function.Module, ["load", "get_function"]),
@@ -220,3 +271,32 @@ def test_cupy_has_what_is_called() -> None:
                "MaxSharedMemoryPerBlockOptin": 97, "MaxSharedMemoryPerMultiprocessor": 81, "MaxThreadsPerMultiProcessor": 39,
                "MaxRegistersPerMultiprocessor": 82}
     assert {n: v for n, v in numbers.items() if getattr(runtime, f"cudaDevAttr{n}", v) != v} == {}
+    assert driver.funcSetAttribute.__doc__ == "funcSetAttribute(intptr_t f, int attribute, int value)"
+    assert "(intptr_t func, int blockSize, size_t dynamicSMemSize)" in driver.occupancyMaxActiveBlocksPerMultiprocessor.__doc__
+
+
+def real(host: np.ndarray) -> Any:
+    """An array of the real CuPy, which needs no GPU as long as nothing is computed with it."""
+    cupy = pytest.importorskip("cupy")
+    memory = cupy.cuda.UnownedMemory(host.ctypes.data, max(host.nbytes, 1), host, 0)
+    return cupy.ndarray(host.shape, host.dtype, cupy.cuda.MemoryPointer(memory, 0), strides=host.strides)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_stand_ins_arrays_are_like_cupys() -> None:
+    """What is looked at of an array, and what it refuses."""
+    base = np.arange(24, dtype=np.float32).reshape(4, 6)
+    views: list[Any] = [lambda a: a, lambda a: a.T, lambda a: a[1:], lambda a: a[:, ::2], lambda a: a[::-1], lambda a: a[1, 2], lambda a: a[:0],
+                        lambda a: a.reshape(24), lambda a: a.swapaxes(0, 1), lambda a: a.view("u4"), lambda a: a.T.view("u4")]
+    theirs, ours = real(base), FakeArray(base)
+    for view in views:
+        x, y = view(theirs), view(ours)
+        assert (x.shape, x.dtype, x.strides, x.nbytes, x.ndim, x.flags.c_contiguous) == \
+            (y.shape, y.dtype, y.strides, y.nbytes, y.ndim, y.flags.c_contiguous)
+        assert x.data.ptr - theirs.data.ptr == y.data.ptr - ours.data.ptr or not x.size
+        assert x.device.id == y.device.id == 0 and type(x).__module__ == type(y).__module__ == "cupy"
+    for array in (theirs, ours):
+        with pytest.raises(TypeError, match="Implicit conversion to a NumPy array is not allowed"):
+            np.asarray(array)
+    narrow = real(np.zeros(3, bfloat16))
+    assert narrow.dtype == bfloat16 and narrow.view("u2").dtype == np.uint16 and narrow.view("u2").view(bfloat16).dtype == bfloat16

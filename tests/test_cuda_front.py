@@ -38,7 +38,7 @@ def test_where_arrays_are() -> None:
 def test_calls_run_where_their_arrays_are() -> None:
     assert common_device(None, [1.0, np.ones(3)], ["a", "b"], "f") is None
     assert common_device(None, [Gpu(1), 2.0], ["a", "b"], "f") == "cuda:1"
-    assert common_device("cuda", [Gpu(0), np.ones(3)], ["a", "b"], "f") == "cuda"
+    assert common_device("cuda", [Gpu(1), np.ones(3)], ["a", "b"], "f") == "cuda:1"
 
 
 @pytest.mark.parametrize(("wanted", "arguments", "words"), [

@@ -141,6 +141,11 @@ class ShimDevice:
         array[...] = host
         return array
 
+    def copied(self, array: ShimArray) -> ShimArray:
+        copy = self.empty(array.shape, array.dtype)
+        copy[...] = array
+        return copy
+
     def numpy(self, array: ShimArray) -> np.ndarray:
         return np.array(array, subok=False)
 
@@ -149,6 +154,9 @@ class ShimDevice:
 
     def settle(self) -> None:
         """Nothing is under way."""
+
+    def capturing(self) -> bool:
+        return False
 
     def view(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Memory that something else keeps, as an array."""

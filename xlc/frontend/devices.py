@@ -16,7 +16,7 @@ from .. import config
 from ..errors import XlcTypeError
 from .tree import flatten
 
-_DLPACK_CUDA = 2
+_DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 _NUMBERS = (bool, int, float)
 _HOST = (np.ndarray, np.generic, bool, int, float)
 
@@ -31,7 +31,7 @@ def device_of(value: Any) -> str | None:
     if not hasattr(kind, "__dlpack_device__"):
         return "cuda"
     family, number = value.__dlpack_device__()
-    return f"cuda:{number}" if family == _DLPACK_CUDA else None
+    return f"cuda:{number}" if family in _DLPACK_CUDA else None
 
 
 def common_device(wanted: str | None, leaves: Sequence[Any], where: Sequence[str], name: str) -> str | None:
@@ -53,7 +53,7 @@ def common_device(wanted: str | None, leaves: Sequence[Any], where: Sequence[str
     family = wanted.partition(":")[0]
     if family == "cpu" or (family == "cuda" and wanted not in ("cuda", device) and not wanted.startswith("cuda:sm_")):
         raise XlcTypeError(f"{name}(): the argument {path} is on {device}, and the function is compiled for {wanted}; move the argument")
-    return wanted
+    return device if wanted == "cuda" and not config.cuda_arch else wanted
 
 
 def call_key(args: tuple[Any, ...]) -> tuple[list[Any], Any]:
@@ -84,7 +84,10 @@ class OnDevice:
 
     def __init__(self, value: Any):
         self.shape = tuple(int(n) for n in value.shape)
-        self.dtype = value.dtype if isinstance(value.dtype, np.dtype) else np.dtype(str(value.dtype).rpartition(".")[2])
+        try:
+            self.dtype = value.dtype if isinstance(value.dtype, np.dtype) else np.dtype(str(value.dtype).rpartition(".")[2])
+        except TypeError:
+            raise XlcTypeError(f"{type(value).__name__} of dtype {value.dtype} is no array that xlc computes with") from None
 
 
 __all__ = ["OnDevice", "call_key", "common_device", "device_of", "to_host"]

@@ -28,10 +28,10 @@ from ..ir.node import Graph, Node, parameter
 from ..ir.types import Dim, DType, Size, Type, bool_, dtype_of, f64, i64, parse_size
 from ..run.native import RETRY, Dispatcher
 from .array import Storage, Tracer, lift
-from .devices import OnDevice, call_key, common_device, device_of
+from .devices import OnDevice, call_key, common_device, device_of, to_host
 from .dispatch import leaf_order, result_tree
 from .reports import Report, nodes_of, owned, tell
-from .trace import as_array, current, describe, mark, refuse, tracing
+from .trace import as_array, check_dtype, current, describe, mark, refuse, tracing
 from .tree import Tree, flatten, paths, unflatten
 
 _WEAK = {bool: bool_, int: i64, float: f64}
@@ -145,7 +145,7 @@ class Compiled:
             kept = [a.copy() if again and i in lowered.donate else a for i, a in enumerate(arrays)]
             found = self.program.run(arrays)
             count = lowered.out_tree.size
-            tell(lowered.graph, lowered.reports, kept, found[count:])
+            tell(lowered.graph, lowered.reports, kept, [to_host(v) for v in found[count:]])
             return unflatten(lowered.out_tree, found[:count])
         return self.native(tuple(range(len(arrays)))).call_flat(arrays)
 
@@ -364,7 +364,9 @@ class Jitted:
             raise XlcTypeError(f"{self.__name__}(): the argument {path} is a spec; specs are for lower() and compile(), a call needs an "
                                f"array")
         if device_of(leaf) is not None:
-            return OnDevice(leaf), False  # type: ignore[return-value]
+            there = OnDevice(leaf)
+            check_dtype(there.dtype, f"{self.__name__}(): the argument {path}")
+            return there, False  # type: ignore[return-value]
         return as_array(leaf, f"{self.__name__}(): the argument {path}"), False
 
     def _types(self, found: Iterable[tuple[np.ndarray, bool]], where: Iterable[str]) -> tuple[tuple[Type, bool], ...]:

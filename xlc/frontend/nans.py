@@ -21,6 +21,7 @@ from ..errors import XlcFloatingPointError, user_location
 from ..ir.interp import Body, sizes_from, static, steps
 from ..ir.node import Graph, Node, bodies, full, parameter
 from ..ir.op import lookup
+from .devices import to_host
 from .reports import Call, Event, report
 
 __all__ = ["check", "origin", "refuse_bad"]
@@ -65,7 +66,7 @@ def _events(what: str, bad: Bad, arrays: Sequence[np.ndarray]) -> list[Event]:
 
 def _fail(what: str, bad: Bad, call: Call) -> None:
     with np.errstate(all="ignore"):
-        found = origin(call.graph, call.arrays, bad)
+        found = origin(call.graph, [to_host(a) for a in call.arrays], bad)
     kind = "nan" if bad is _nan else "nan or inf"
     if found is None:
         raise XlcFloatingPointError(f"{what} holds {kind}, and in the interpreter it does not: the compiled code rounds differently, or is "

@@ -21,6 +21,7 @@ from ..errors import Location, XlcError, XlcTypeError, user_location
 from ..ir.node import Node, constant, parameter
 from ..ir.node import _current as _node_location
 from ..ir.types import Dim, Type, dtype_of
+from .devices import device_of
 
 
 class _Local(threading.local):
@@ -163,7 +164,7 @@ def as_array(value: Any, what: str = "a value") -> np.ndarray:
             raise XlcTypeError(f"{what} is a masked array; pass its .data and its .mask as two arrays, and combine them with np.where")
         if isinstance(value, np.matrix):
             raise XlcTypeError(f"{what} is an np.matrix; pass np.asarray(m)")
-        if hasattr(kind, "__cuda_array_interface__"):
+        if device_of(value) is not None:
             if not hasattr(kind, "get"):
                 raise XlcTypeError(f"{what} is a GPU array ({kind.__module__}.{kind.__name__}); copy it to the host (x.cpu().numpy()), or "
                                    f"make it an argument of a jitted function")
@@ -177,12 +178,17 @@ def as_array(value: Any, what: str = "a value") -> np.ndarray:
         except (TypeError, ValueError, BufferError, RuntimeError, AttributeError) as error:
             raise XlcTypeError(f"{what} is {describe(value)}, which is no array ({error}). An argument that is no array is declared with "
                                "static_argnames=") from None
-    try:
-        dtype_of(value.dtype)
-    except TypeError:
-        advice = _DTYPE_ADVICE.get(value.dtype.kind, "convert it with astype")
-        raise XlcTypeError(f"{what} is an array of dtype {value.dtype}; {advice}") from None
+    check_dtype(value.dtype, what)
     return value
+
+
+def check_dtype(dtype: np.dtype, what: str) -> None:
+    """XlcTypeError for a dtype that xlc does not compute with."""
+    try:
+        dtype_of(dtype)
+    except TypeError:
+        advice = _DTYPE_ADVICE.get(dtype.kind, "convert it with astype")
+        raise XlcTypeError(f"{what} is an array of dtype {dtype}; {advice}") from None
 
 
 _DTYPE_ADVICE = {

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import XlcNotImplementedError, XlcTypeError
+from ..frontend.devices import device_of
 from ..frontend.eager import public
 from ..frontend.table import BY_NAME, BY_NUMPY, INSTEAD, unsupported
 from ..frontend.trace import current
@@ -33,6 +34,7 @@ from .standard import isdtype as isdtype
 at = At
 __array_api_version__ = "2024.12"
 _RENAMED = {"full_": "full"}
+_CONVERSIONS = {"asarray", "asanyarray", "ascontiguousarray", "array"}  # NumPy refuses arrays on a device
 _CONCRETE = {"zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "identity", "tri", "indices", "can_cast",
              "result_type", "shape",
              "ndim", "size", "iscomplexobj", "isrealobj", "zeros_like", "ones_like", "empty_like", "full_like", "asarray", "asanyarray",
@@ -45,7 +47,7 @@ def _export(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
     numpy_function, traced = getattr(np, name), public(name, f)
 
     def either(*args: Any, **kwargs: Any) -> Any:
-        if current() is not None:
+        if current() is not None or (name in _CONVERSIONS and args and device_of(args[0]) is not None):
             return traced(*args, **kwargs)
         return numpy_function(*args, **kwargs)
 

@@ -40,7 +40,7 @@ class Executable:
         taken = {leaf: _whole(device, leaves[leaf]) for leaf in self.leaf_of.values()}
         for leaf in self.donate & taken.keys():
             if any(_overlap(device, taken[leaf], other) for k, other in taken.items() if k != leaf):
-                taken[leaf] = _copied(device, taken[leaf])  # what is written must not be another argument, too
+                taken[leaf] = device.copied(taken[leaf])  # what is written must not be another argument, too
         env = tuple([int(taken[places[0][0]].shape[places[0][1]]) for places in self.dims])
         results = []
         for k, (dtype, shape) in enumerate(self.results):
@@ -61,13 +61,7 @@ class Executable:
 def _whole(device: Any, value: Any) -> Any:
     """The device's array of a value, C-contiguous, at an address that suits the widest accesses; a copy where it was not so."""
     array = device.asarray(value)
-    return array if array.flags.c_contiguous and device.address(array) % ALIGNMENT == 0 else _copied(device, array)
-
-
-def _copied(device: Any, array: Any) -> Any:
-    copy = device.empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy
+    return array if array.flags.c_contiguous and device.address(array) % ALIGNMENT == 0 else device.copied(array)
 
 
 def _overlap(device: Any, a: Any, b: Any) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import tree
 from ..errors import XlcTypeError, XlcValueError
+from ..frontend.devices import to_host
 
 
 class Batches:
@@ -33,7 +34,7 @@ class Batches:
             raise XlcValueError(f"the size of a batch must be a positive int, found {size!r}")
         if seed is not None and (not isinstance(seed, (int, np.integer)) or seed < 0):
             raise XlcValueError(f"the seed must be a non-negative int, found {seed!r}")
-        self.arrays = tree.map(np.asarray, arrays)
+        self.arrays = tree.map(lambda a: np.asarray(to_host(a)), arrays)
         self.rows, self.size, self.seed, self.drop_last = lengths[0], int(size), seed, drop_last
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""A GPU, through CuPy: memory, modules, launches on CuPy's current stream. The only file that knows CuPy, which it imports when asked.
+"""A GPU, through CuPy: memory, modules, launches on CuPy's current stream. CuPy is imported here alone, when asked.
 
     gpu = device.current()                          CuPy's current device; or device.numbered(1), device.owner(array)
     module = gpu.load(text, cubin)
@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import functools
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,17 +23,15 @@ from xlc.errors import XlcError, XlcImportError, XlcTypeError, XlcValueError
 
 from .chip import Chip, chip
 
+if TYPE_CHECKING:
+    from .replay import Replay
+
 THREADS = 256
 """Of every block, so that kernels can share a launch."""
-SET_TABLE = "xlc_set_table"
-"""The entry of a module that writes a table: ``xlc_set_table(Table* at, const __grid_constant__ Table table)``, one block."""
-STREAMS = 8
-"""Streams for which one plan keeps its graph at the same time."""
-ARGUMENT_LIMIT = 32764 - 8
-"""Bytes of a table that can be an argument, beside a pointer (CUDA 12.1 and later)."""
 _STATIC_SHARED = 48 << 10  # dynamic shared memory that needs no permission
 _DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
-_DEFAULT_STREAMS = (0, 1, 2)  # which cannot be captured
+LEGACY = (0, 1)
+"""The numbers of the stream that all threads share, which cannot be captured."""
 _NONE = "there is no GPU that can be used here; jit(device='cuda:sm_90') compiles for one that is elsewhere"
 
 Record = Callable[[np.ndarray], None]
@@ -60,10 +56,12 @@ class Device(Protocol):
     def replay(self, module: Module, nbytes: int, record: Record) -> Callable[[np.ndarray], None]: ...
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any: ...
     def asarray(self, value: Any) -> Any: ...
+    def copied(self, array: Any) -> Any: ...
     def numpy(self, array: Any) -> np.ndarray: ...
     def address(self, array: Any) -> int: ...
     def owns(self, value: Any) -> bool: ...
     def workspace(self, nbytes: int) -> Any: ...
+    def capturing(self) -> bool: ...
     def settle(self) -> None: ...
 
 
@@ -88,13 +86,22 @@ def count() -> int:
 
 def _present() -> int:
     """How many there are; XlcError with the reason where there are none."""
+    runtime = _cupy().cuda.runtime
     try:
-        found = int(_cupy().cuda.runtime.getDeviceCount())
+        found = int(runtime.getDeviceCount())
     except RuntimeError as error:  # CUDARuntimeError
-        raise XlcError(f"{_NONE}: {error}") from None
+        driver, made_for = runtime.driverGetVersion(), runtime.runtimeGetVersion() // 1000
+        advice = (f". The driver knows CUDA {_dotted(driver)} and this CuPy is made for CUDA {made_for}: install a newer driver, or "
+                  f"pip install cupy-cuda{driver // 1000}x in its place" if 0 < driver < 1000 * made_for else "")
+        raise XlcError(f"{_NONE}: {error}{advice}") from None
     if not found:
         raise XlcError(_NONE)
     return found
+
+
+def _dotted(version: int) -> str:
+    """12040 -> "12.4"."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def current() -> CupyDevice:
@@ -183,14 +190,15 @@ class CupyDevice:
             try:
                 module.load(cubin)
             except RuntimeError as error:  # CUDADriverError
-                version = self._runtime.driverGetVersion()
+                driver = self._runtime.driverGetVersion()
                 raise XlcError(f"{self.name} ({self.arch}) does not load the code made for it: {error}. The driver knows CUDA "
-                               f"{version // 1000}.{version % 1000 // 10}; NVRTC must not be of a later major version") from error
+                               f"{_dotted(driver)}; NVRTC must not be of a later major version: install a newer driver, or pip install "
+                               f"nvidia-cuda-nvrtc-cu{driver // 1000} in place of nvidia-cuda-nvrtc") from error
         return LoadedModule(module)
 
     def launch(self, function: Function, grid: int, shared: int, argument: np.ndarray, cooperative: bool = False) -> None:
         """Start ``grid`` blocks with ``shared`` bytes of dynamic shared memory; ``argument`` is copied before this returns."""
-        self.start(function, grid, shared, (_by_value(argument),), cooperative)
+        self.start(function, grid, shared, (by_value(argument),), cooperative)
 
     def start(self, function: Function, grid: int, shared: int, arguments: tuple[Any, ...], cooperative: bool = False) -> None:
         """``launch`` with several arguments: host arrays of one element each."""
@@ -204,6 +212,7 @@ class CupyDevice:
             if shared > self.chip.shared_block:
                 raise XlcError(f"{function.name} asks for {shared} bytes of shared memory; a block of {self.name} ({self.arch}) may have "
                                f"{self.chip.shared_block}")
+            self._runtime.setDevice(self.number)  # gives a thread that is new to the device its context, which the driver's functions want
             self._driver.funcSetAttribute(function.handle.ptr, self._driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
             function.shared = shared
 
@@ -211,10 +220,16 @@ class CupyDevice:
         """The most blocks that run at the same time: the grid of a cooperative launch."""
         with self.here():
             self._allow(function, shared)
-            return self.chip.sms * int(self._driver.occupancyMaxActiveBlocksPerMultiprocessor(function.handle.ptr, THREADS, shared))
+            self._runtime.setDevice(self.number)
+            each = int(self._driver.occupancyMaxActiveBlocksPerMultiprocessor(function.handle.ptr, THREADS, shared))
+        if not each:
+            raise XlcError(f"{function.name} with {shared} bytes of shared memory does not fit a multiprocessor of {self.name} ({self.arch})")
+        return self.chip.sms * each
 
     def replay(self, module: LoadedModule, nbytes: int, record: Record) -> Replay:
         """A plan as a CUDA graph: see ``Replay``."""
+        from .replay import SET_TABLE, Replay
+
         return Replay(self, module.function(SET_TABLE), nbytes, record)
 
     # -------------------------------------------------------------------------------------------- memory
@@ -248,12 +263,24 @@ class CupyDevice:
         except (BufferError, TypeError, ValueError, NotImplementedError) as error:
             raise XlcTypeError(f"an argument of type {type(value).__name__}, {kind}, does not become a CuPy array: {error}") from error
 
+    def copied(self, array: Any) -> Any:
+        """A new C-contiguous array of the same values. Bits are copied: not every CuPy converts every dtype."""
+        made, bits = self.empty(array.shape, array.dtype), f"u{array.dtype.itemsize}"
+        with self.here():
+            made.view(bits)[...] = array.view(bits)
+        return made
+
     def numpy(self, array: Any) -> np.ndarray:
         """The values on the host. Waits for them."""
         return np.asarray(self.cupy.asnumpy(array))
 
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
+
+    def capturing(self) -> bool:
+        """Does the user capture the current stream as a graph?"""
+        stream = self.cupy.cuda.get_current_stream(self.number)
+        return stream.ptr not in LEGACY and bool(stream.is_capturing())
 
     def settle(self) -> None:
         """Wait for what the current stream has been given."""
@@ -280,77 +307,11 @@ class CupyDevice:
             return Workspace(self.cupy.cuda.alloc(nbytes))
 
 
-def _by_value(argument: np.ndarray) -> np.ndarray:
+def by_value(argument: np.ndarray) -> np.ndarray:
     """The bytes as one value: CuPy takes host arrays as arguments when they have a single element, of any size."""
     if argument.size == 1:
         return argument
     return np.ascontiguousarray(argument).reshape(-1).view(np.uint8).view(np.dtype((np.void, argument.nbytes)))
-
-
-# ------------------------------------------------------------------------------------------------ graphs
-
-class Replay:
-    """A plan whose launches read the addresses of their arrays in a table in device memory.
-
-    Each call writes its own table there and runs the launches, on the current stream, after what came before. At the first call on a
-    stream they are started one by one, which loads their code; at the second they are recorded as a CUDA graph, and from then on the graph
-    is launched. A stream has its own table and graph. Calls from several threads take turns, so that no other table gets between a table
-    and its launches.
-    """
-
-    def __init__(self, device: CupyDevice, set_table: Function, nbytes: int, record: Record):
-        if nbytes > ARGUMENT_LIMIT:
-            raise XlcError(f"a plan with a table of {nbytes} bytes is too large for one graph, whose table may have {ARGUMENT_LIMIT}")
-        self._device, self._set_table, self._nbytes, self._record = device, set_table, nbytes, record
-        self._recordings: dict[int, _Recording] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, table: np.ndarray) -> None:
-        with self._lock, self._device.here():
-            stream = self._device.cupy.cuda.get_current_stream()
-            found = self._recordings.get(stream.ptr)
-            known = found is not None
-            if found is None:
-                found = self._recordings[stream.ptr] = self._on(stream)
-            self._device.start(self._set_table, 1, 0, (found.place, _by_value(table)))
-            if not known or (stream.ptr not in _DEFAULT_STREAMS and stream.is_capturing()):  # a graph cannot be launched into a graph
-                self._record(found.place)
-                return
-            if found.graph is None:
-                found.graph = capture(self._device, lambda: self._record(found.place))
-            found.graph.launch()
-
-    def _on(self, stream: Any) -> _Recording:
-        """A table for this stream. The oldest one makes place; its graph, if it still runs, is freed when it has."""
-        if len(self._recordings) >= STREAMS:
-            del self._recordings[next(iter(self._recordings))]
-        memory = self._device.workspace(self._nbytes)
-        return _Recording(stream, memory, np.array([memory.address], np.uint64))
-
-
-@dataclass
-class _Recording:
-    """One plan on one stream, which is kept open so that no other gets its number; ``place`` is the address of the table's memory."""
-
-    stream: Any
-    memory: Workspace
-    place: np.ndarray
-    graph: Any = None
-
-
-def capture(device: CupyDevice, launch: Callable[[], None]) -> Any:
-    """What ``launch`` starts on the current stream, recorded and not run: a CUDA graph; ``.launch()`` runs it on the current stream."""
-    with device.here():
-        stream = device.cupy.cuda.Stream(non_blocking=True)
-        with stream:
-            stream.begin_capture()
-            try:
-                launch()
-            except BaseException:
-                with suppress(RuntimeError):  # the capture may be invalid, which is no news then
-                    stream.end_capture()
-                raise
-            return stream.end_capture()
 
 
 # ------------------------------------------------------------------------------------------------ none at all
@@ -372,8 +333,8 @@ class AbsentDevice:
         raise XlcError(f"compiled for {self.arch}, which is not here: call the function on a machine with a GPU, without "
                        f"device='{self.name}' (or XLC_CUDA_ARCH); here, .asm of what compile returns has the source and the cubin")
 
-    load = launch = resident = replay = empty = asarray = numpy = address = workspace = settle = _absent
+    load = launch = resident = replay = empty = asarray = copied = numpy = address = workspace = capturing = settle = _absent
 
 
-__all__ = ["SET_TABLE", "THREADS", "AbsentDevice", "CupyDevice", "Device", "Function", "LoadedModule", "Module", "Replay", "Workspace",
-           "capture", "count", "current", "numbered", "owner"]
+__all__ = ["LEGACY", "THREADS", "AbsentDevice", "CupyDevice", "Device", "Function", "LoadedModule", "Module", "Workspace", "by_value",
+           "count", "current", "numbered", "owner"]

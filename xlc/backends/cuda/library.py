@@ -30,6 +30,7 @@ class Library:
         self._lock = threading.Lock()
         self._replays: dict[tuple[int, ...], Any] = {}
         self._launches: dict[tuple[int, ...], Any] = {}
+        self._captured: list[Any] = []
         self._waits = any(cooperative for _, _, _, cooperative, _ in head["entries"])
         self._names = tuple(head["sizes"])
 
@@ -57,10 +58,14 @@ class Library:
     def run(self, addresses: Sequence[int], values: tuple[int, ...]) -> None:
         """Launch the plan on parameters, results and constants at these addresses; ``values`` are those of the named sizes."""
         launches, arena = self.launches(values)
+        if not launches:
+            return
         start = end = 0
         if arena or self._waits:
             work = self.device.workspace(arena + ALIGNMENT)
             start, end = work.address, work.address + arena
+            if self.device.capturing():
+                self._captured.append(work)  # the user's graph may run at any time
         table = np.array([*addresses, start, end, *(values or (0,))], np.int64)
         if not self.head["graph"]:
             self.launch(launches, table)
