@@ -35,8 +35,8 @@ def device_of(value: Any) -> str | None:
 
 
 def common_device(wanted: str | None, leaves: Sequence[Any], where: Sequence[str], name: str) -> str | None:
-    """Where a call runs: ``wanted``, or where its arrays are. Arrays that lie in two places are an error; numbers go anywhere, and host
-    arrays to the device that is asked for by name."""
+    """Where a call runs: ``wanted``, or where its arrays are. Arrays that lie in two places are an error; numbers and host arrays
+    of no dimension go anywhere, and other host arrays to the device that is asked for by name."""
     found = [(device, path) for leaf, path in zip(leaves, where, strict=True) if (device := device_of(leaf)) is not None]
     if not found:
         return wanted
@@ -45,7 +45,7 @@ def common_device(wanted: str | None, leaves: Sequence[Any], where: Sequence[str
         if other != device:
             raise XlcTypeError(f"{name}(): the argument {path} is on {device} and {elsewhere} is on {other}; move them to one device")
     if wanted is None:
-        host = next((p for leaf, p in zip(leaves, where, strict=True) if isinstance(leaf, np.ndarray)), None)
+        host = next((p for leaf, p in zip(leaves, where, strict=True) if isinstance(leaf, np.ndarray) and leaf.ndim), None)
         if host is not None:
             raise XlcTypeError(f"{name}(): the argument {path} is on {device} and {host} is a NumPy array; move one of them "
                                f"(cupy.asarray, cupy.asnumpy), or say where to run: jit(device=\"cuda\") copies NumPy arrays to the GPU")
