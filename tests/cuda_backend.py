@@ -35,7 +35,7 @@ def check_resources(program: Any) -> None:
     for entry, found in done.resources.items():
         if not found.local:
             continue
-        head = next((s for s in done.text.splitlines() if re.match(rf"XLC_ENTRY\({entry}\b", s)), "")
+        head = next((s for s in done.text.splitlines() if re.match(rf"XLC_(SHARED_)?ENTRY\({entry}\b", s)), "")
         calls = set(re.findall(r"\bk\d+(?:_\d+)?\b", head))
         bodies = "\n".join(text[k] for k in calls if k in text)
         loop = "xlc_grid_sync" in re.split(rf"XLC_ENTRY\({entry}\b", done.text)[-1].partition("XLC_ENTRY(")[0]

@@ -361,7 +361,7 @@ class RunningCupy(FakeCupy):
                 ctypes.memmove(place, arguments[1], len(arguments[1]))
                 sizes[place] = len(arguments[1])
                 return
-            table = ctypes.string_at(place, sizes[place]) if sizes else arguments[0]
+            table = ctypes.string_at(place, sizes[place]) + arguments[0][8:] if sizes else arguments[0]
             self.shim.launch(code.function(name), blocks, shared, np.frombuffer(table, np.uint8), cooperative)
 
         return run

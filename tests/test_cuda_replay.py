@@ -52,3 +52,23 @@ def test_a_plan_of_many_is_captured_and_replayed_on_new_arguments(cupy: RunningC
     first, rest = started[:started.index("begin")], started[started.index("begin"):]
     assert rest == ["begin", "graph", "xlc_set_table", "graph"]
     assert first[0] == first[-1] == "xlc_set_table" and len(first) > 4
+
+
+def test_launches_of_one_kernel_share_an_entry(cupy: RunningCupy) -> None:
+    """NVRTC's time is that of the kernels, however often they are launched; each launch says where its arrays are."""
+    def layers(x: Any, ws: Any) -> Any:
+        for w in ws:
+            x = np.tanh(x @ w)
+        return x, x.sum(0)
+
+    x, ws = rows(37, 16), [rows(16, 16) * (1 + k / 10) for k in range(6)]
+    started = called(cupy, lambda x, *ws: layers(x, ws), x, *ws)
+    assert started.count("l0") == 6 and len({n for n in started if n[0] == "l"}) == 2
+    f = xlc.jit(layers, dynamic={"x": {0: "n"}}, device="cuda")
+    for n in (3, 70, 3, 3):
+        found, total = f(x[:n] if n < 37 else rows(n, 16), ws)
+        expected = layers(x[:n] if n < 37 else rows(n, 16), ws)
+        np.testing.assert_allclose(found.get(), expected[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(total.get(), expected[1], rtol=1e-4, atol=1e-4)
+    module = xlc.jit(layers, device="cuda:sm_90").compile(x, ws).asm["module"]
+    assert set(module["resources"]) == {"l0", "l6"} and not module["resources"]["l0"].local

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,7 +88,7 @@ def test_benchmarks_go_on_after_a_process_that_ended(monkeypatch: pytest.MonkeyP
     row = {"workload": "w", "absent": absent, "verdicts": [{"met": True}, {"met": None}]}
     began: list[list[str]] = []
 
-    def run(argv: list[str], **_: Any) -> Any:
+    def begin(argv: list[str], **_: Any) -> Any:
         groups = argv[3:argv.index("--worker")]
         began.append(groups)
         events: list[dict[str, Any]] = [{"event": "versions", "versions": {}, "chip": "H200"}]
@@ -96,11 +98,42 @@ def test_benchmarks_go_on_after_a_process_that_ended(monkeypatch: pytest.MonkeyP
                 break
             events += [{"event": "row", "group": group, "row": row, "table": "head\n----\n| w |"}, {"event": "done", "group": group}]
         Path(argv[argv.index("--worker") + 1]).write_text("\n".join(map(json.dumps, events)) + "\n")
-        return SimpleNamespace(returncode=-6 if "matmul" in groups else 0)
+        return SimpleNamespace(wait=lambda seconds: -6 if "matmul" in groups else 0)
 
-    monkeypatch.setattr(measured.subprocess, "run", run)
-    found = measured.report(measured.collect(["rows", "matmul", "overhead"], smoke=False, seconds=60))
+    monkeypatch.setattr(measured.subprocess, "Popen", begin)
+    saved: list[int] = []
+    found = measured.report(measured.collect(["rows", "matmul", "overhead"], smoke=False, seconds=60, save=lambda e: saved.append(len(e))))
+    assert saved == [5, 10]
     assert began == [["rows", "matmul", "overhead"], ["overhead"]]
     assert [r["group"] for r in found["rows"]] == ["rows", "overhead"] and found["chip"] == "H200"
     assert found["wrong"] == ["matmul: the process ended: -6", *["w: JAX: ValueError: wrong"] * 2]
     assert found["summary"] == "2 rows, bars: 2 met, 2 open, 3 problems" and found["table"].count("| w |") == 2
+
+
+def test_a_group_that_takes_too_long_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[list[str]] = []
+
+    class Worker:
+        def __init__(self, argv: list[str], **_: Any) -> None:
+            self.groups, self.killed = argv[3:argv.index("--worker")], False
+            began.append(self.groups)
+            events: list[dict[str, Any]] = []
+            for group in self.groups:
+                events.append({"event": "begun", "group": group, "time": time.time() - 1000})
+                if group == "matmul":
+                    break
+                events.append({"event": "done", "group": group, "time": time.time()})
+            Path(argv[argv.index("--worker") + 1]).write_text("".join(json.dumps(e) + "\n" for e in events) + '{"half')
+
+        def wait(self, seconds: float = 0) -> int:
+            if "matmul" in self.groups and not self.killed:
+                raise subprocess.TimeoutExpired("worker", seconds)
+            return 0
+
+        def kill(self) -> None:
+            self.killed = True
+
+    monkeypatch.setattr(measured.subprocess, "Popen", Worker)
+    found = measured.report(measured.collect(["elementwise", "matmul", "overhead"], smoke=False, seconds=60, save=lambda e: None))
+    assert began == [["elementwise", "matmul", "overhead"], ["overhead"]]
+    assert found["wrong"] == ["matmul: the process ended: not done after 70 s"]

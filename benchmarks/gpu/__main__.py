@@ -1,14 +1,16 @@
 """``python -m benchmarks.gpu [GROUP ...] [--json FILE] [--smoke]``: xlc on a GPU beside whatever of torch.compile, JAX, Triton and CuPy is
-installed, in less than four minutes.
+installed, in less than four minutes. Training comes last: it takes most of the time, and what has not begun when time is up is left out.
 
-The rows run in a process of their own, which writes each down when it is done: when one ends the process (or the device's context), the
-groups after it are run by another. ``--smoke`` runs everything on tiny arrays, on the CPU where there is no GPU.
+The rows run in a process of their own, which writes each down when it is done: when one ends the process (or the device's context), or a group
+takes too long, the groups after it are run by another. The file of ``--json`` is written anew every two seconds, so that it holds what was found
+whatever happens next. ``--smoke`` runs everything on tiny arrays, on the CPU where there is no GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import datetime
 import importlib
 import json
 import os
@@ -16,21 +18,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import harness
 
-GROUPS = {  # name -> where its rows are made, and what they are; in this order
-    "elementwise": ("rows:elementwise", "gelu, scale and add of 256M numbers"),
-    "rows": ("rows:normalizations", "softmax, layer norm and cross-entropy of 16384 rows"),
-    "matmul": ("rows:products", "bf16 products, with and without bias and gelu"),
-    "attention": ("rows:attention", "16 heads of 64, 4096 tokens"),
-    "overhead": ("rows:overhead", "what a call takes on the host"),
-    "compile": ("rows:compile_times", "time to the first result"),
-    "training": ("training:rows", "training steps of whole networks"),
+GROUPS = {  # name -> where its rows are made, and the seconds after which its process is ended; in this order
+    "elementwise": ("rows:elementwise", 60),  # gelu, scale and add of 256M numbers
+    "matmul": ("rows:products", 70),  # bf16 products, with and without bias and gelu
+    "attention": ("rows:attention", 50),  # 16 heads of 64, 4096 tokens
+    "rows": ("rows:normalizations", 80),  # softmax, layer norm and cross-entropy of 16384 rows
+    "overhead": ("rows:overhead", 40),  # what a call takes on the host
+    "compile": ("rows:compile_times", 40),  # time to the first result
+    "training": ("training:rows", 240),  # training steps of whole networks
 }
 SECONDS = 225.0  # for all; what has not begun by then is left out
+GRACE = 20.0  # seconds after which what has begun is ended
 ROUNDS = 5
 
 
@@ -62,7 +66,7 @@ def work(groups: list[str], file: Path, smoke: bool, until: float) -> None:
 
     def tell(event: str, **more: Any) -> None:
         with file.open("a", encoding="utf-8") as f:
-            f.write(json.dumps({"event": event, **more}) + "\n")
+            f.write(json.dumps({"event": event, "time": time.time(), **more}) + "\n")
 
     tell("versions", versions=lab.versions(), chip="none: NumPy on the CPU" if host else repr(device.current()))
     for name in groups:
@@ -92,8 +96,8 @@ def environment() -> dict[str, str]:
 
 # ------------------------------------------------------------------------------------------------ the process that collects them
 
-def collect(groups: list[str], smoke: bool, seconds: float) -> list[dict[str, Any]]:
-    """The events of all workers. A worker that ends early is followed by one for what it had not begun."""
+def collect(groups: list[str], smoke: bool, seconds: float, save: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
+    """The events of all workers, which are saved as they come. A worker that ends early is followed by one for what it had not begun."""
     until = time.time() + seconds
     events: list[dict[str, Any]] = []
     remaining = list(groups)
@@ -101,12 +105,18 @@ def collect(groups: list[str], smoke: bool, seconds: float) -> list[dict[str, An
         while remaining:
             file = Path(folder, f"{len(remaining)}.jsonl")
             argv = [sys.executable, "-m", "benchmarks.gpu", *remaining, "--worker", str(file), "--seconds", str(until - time.time())]
-            try:
-                status: int | str = subprocess.run([*argv, *(["--smoke"] if smoke else [])], env=environment(),
-                                                   timeout=max(until + 30 - time.time(), 5)).returncode
-            except subprocess.TimeoutExpired:
-                status = "time is up"
-            found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+            worker = subprocess.Popen([*argv, *(["--smoke"] if smoke else [])], env=environment())
+            status: int | str | None = None
+            while status is None:
+                try:
+                    status = worker.wait(2)
+                except subprocess.TimeoutExpired:
+                    status = "time is up" if time.time() > until + GRACE else overdue(told(file), smoke)
+                    if status:
+                        worker.kill()
+                        worker.wait()
+                found = told(file)
+                save(events + found)
             events += found
             seen = [e["group"] for e in found if e["event"] in ("begun", "left out")]
             done = {e["group"] for e in found if e["event"] in ("done", "left out")}
@@ -116,6 +126,20 @@ def collect(groups: list[str], smoke: bool, seconds: float) -> list[dict[str, An
                 break
             remaining = [g for g in remaining if g not in seen]
     return events
+
+
+def overdue(events: list[dict[str, Any]], smoke: bool) -> str | None:
+    """What there is to say if the last group began too long ago."""
+    last = next((e for e in reversed(events) if e["event"] in ("begun", "done")), None)
+    if last is None or last["event"] == "done" or smoke or time.time() - last["time"] < GROUPS[last["group"]][1]:
+        return None
+    return f"not done after {GROUPS[last['group']][1]} s"
+
+
+def told(file: Path) -> list[dict[str, Any]]:
+    """What a worker has written so far; its last line may not be whole yet."""
+    lines = file.read_text("utf-8").split("\n") if file.exists() else [""]
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def report(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -130,7 +154,7 @@ def report(events: list[dict[str, Any]]) -> dict[str, Any]:
     wrong += [f"{e['group']}: left out, time is up" for e in events if e["event"] == "left out"]
     about = next((e for e in events if e["event"] == "versions"), {})
     return {"chip": about.get("chip"), "versions": about.get("versions"), "rows": [{"group": e["group"], **e["row"]} for e in rows],
-            "wrong": wrong, "table": "\n".join([*head, *lines, *wrong]),
+            "when": datetime.datetime.now().isoformat(timespec="seconds"), "wrong": wrong, "table": "\n".join([*head, *lines, *wrong]),
             "summary": f"{len(rows)} rows, bars: {', '.join(f'{n} {m}' for m, n in marks.items()) or 'none'}, {len(wrong)} problems"}
 
 
@@ -140,9 +164,14 @@ def main() -> int:
     if chosen.worker:
         work(groups, Path(chosen.worker), chosen.smoke, time.time() + chosen.seconds)
         return 0
-    found = report(collect(groups, chosen.smoke, chosen.seconds))
-    if chosen.json:
-        Path(chosen.json).write_text(json.dumps(found, indent=1), "utf-8")
+
+    def save(events: list[dict[str, Any]]) -> None:
+        if chosen.json:
+            Path(chosen.json).write_text(json.dumps(report(events), indent=1), "utf-8")
+
+    events = collect(groups, chosen.smoke, chosen.seconds, save)
+    save(events)
+    found = report(events)
     harness.say(f"\n{found['chip']}\n{found['versions']}\n\n{found['table']}\n\n{found['summary']}")
     failed = [line for line in found["wrong"] if f": {harness.US}: " in line or "ended" in line]
     return 1 if failed or not found["rows"] else 0

@@ -101,12 +101,12 @@ def _stepping(lab: Lab, step: Callable[..., Any], state: Any, first: dict[str, f
         start = time.perf_counter()
         for _ in range(n):
             state, _ = step(state)
-        lab.wait()
+        lab.wait(state)
         return time.perf_counter() - start
 
     start = time.perf_counter()
     state, loss = step(state)
-    lab.wait()
+    lab.wait(state, loss)
     first[name] = time.perf_counter() - start
     value = lab.numbers(loss)
     return Contestant(seconds, None if random else lambda: value)

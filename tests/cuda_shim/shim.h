@@ -7,6 +7,11 @@
 #define XLC_ENTRY(name, ...) extern "C" void name(const Table& table)
 #define XLC_AT(k) (table.at[k])
 #define XLC_SIZE(k) (table.sizes[k])
+struct XlcSlot { long long place, offset; };
+template <class T, int N> struct XlcCall { T table; XlcSlot slots[(N) ? (N) : 1]; };
+#define XLC_SHARED_ENTRY(name, N, ...) extern "C" void name(const XlcCall<Table, N>& call)
+#define XLC_CALL const Table& table = call.table;
+#define XLC_SLOT(k) ((char*)XLC_AT(call.slots[k].place) + call.slots[k].offset)
 
 #define __device__
 #define __forceinline__ inline

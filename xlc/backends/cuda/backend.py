@@ -114,7 +114,7 @@ class CudaBackend:
         calls = any(e.library for e in module.entries)  # which take addresses from the host
         graph = self.graphs and len(module.entries) > DIRECT and not calls
         binary = self.binary(text, graph)
-        entries = [[e.name, e.blocks, e.shared, e.cooperative, e.library] for e in module.entries]
+        entries = [[e.name, e.blocks, e.shared, e.cooperative, e.slots, e.library] for e in module.entries]
         head = json.dumps({"entries": entries, "places": places(plan),
                            "sizes": list(plan.sizes), "arena": tree(size(plan.arena)), "graph": graph, "text": len(text.encode())}).encode()
         return b"".join([len(head).to_bytes(8, "little"), head, text.encode(), binary])

@@ -18,6 +18,8 @@ from xlc.ir.types import DTYPES
 from .module import evaluate
 
 ALIGNMENT = 256  # of the counter behind the arena
+_Launch = tuple[Any, int, int, bool, np.ndarray | None]
+"""Function, blocks (none of a call of a library), shared memory, whether blocks wait for each other, places and offsets of the arrays."""
 REPLAYS = 16  # sets of sizes for which a plan keeps its graphs
 
 
@@ -31,27 +33,27 @@ class Library:
         self._replays: dict[tuple[int, ...], Any] = {}
         self._launches: dict[tuple[int, ...], Any] = {}
         self._captured: list[Any] = []
-        self._waits = any(cooperative for _, _, _, cooperative, _ in head["entries"])
+        self._waits = any(cooperative for _, _, _, cooperative, _, _ in head["entries"])
         self._names = tuple(head["sizes"])
 
     @cached_property
     def loaded(self) -> Any:
         return self.device.load(self.text, self.binary)
 
-    def launches(self, values: tuple[int, ...]) -> tuple[list[tuple[Any, int, int, bool]], int]:
-        """At these sizes: function, blocks, shared memory and kind of each launch, and the bytes of the arena. Made once. A call of a
-        library has no blocks."""
+    def launches(self, values: tuple[int, ...]) -> tuple[list[_Launch], int]:
+        """At these sizes: the launches, and the bytes of the arena. Made once."""
         found = self._launches.get(values)
         if found is None:
-            sizes, launches = dict(zip(self._names, values, strict=True)), []
-            for name, blocks, shared, cooperative, library in self.head["entries"]:
+            sizes, launches = dict(zip(self._names, values, strict=True)), list[_Launch]()
+            for name, blocks, shared, cooperative, slots, library in self.head["entries"]:
                 if library:
-                    launches.append((_Call(self.device, sizes, *library), 0, 0, False))
+                    launches.append((_Call(self.device, sizes, *library), 0, 0, False, None))
                     continue
                 function, count = self.loaded.function(name), evaluate(blocks, sizes)
                 count = min(count, self.device.resident(function, shared)) if cooperative else count
                 if count > 0:
-                    launches.append((function, count, shared, cooperative))
+                    where = None if slots is None else np.array([[place, evaluate(offset, sizes)] for place, offset in slots], np.int64).ravel()
+                    launches.append((function, count, shared, cooperative, where))
             found = self._launches[values] = launches, -(-evaluate(self.head["arena"], sizes) // ALIGNMENT) * ALIGNMENT
         return found
 
@@ -78,12 +80,12 @@ class Library:
                 replay = self._replays[values] = self.device.replay(self.loaded, table.nbytes, lambda at: self.launch(launches, at))
         replay(table)
 
-    def launch(self, launches: Sequence[tuple[Any, int, int, bool]], argument: np.ndarray) -> None:
+    def launch(self, launches: Sequence[_Launch], argument: np.ndarray) -> None:
         """Every launch, in order, with the table or (for graphs) its address."""
-        launch = self.device.launch
-        for function, count, shared, cooperative in launches:
+        launch, words = self.device.launch, argument.view(np.int64)
+        for function, count, shared, cooperative, where in launches:
             if count:
-                launch(function, count, shared, argument, cooperative)
+                launch(function, count, shared, argument if where is None else np.concatenate((words, where)), cooperative)
             else:
                 function(argument)
 

@@ -1,4 +1,4 @@
-"""Plan -> one module of CUDA C++: a device function for each kernel, an entry for each launch.
+"""Plan -> one module of CUDA C++: a device function for each kernel, an entry for each launch; one for all launches of a kernel.
 
     plan f { %x = param 0 ... k0(%x) -> (%t); k1(%t) -> (%y) } arena 4096
  ->
@@ -12,6 +12,7 @@ neither the host nor Python takes part in an iteration.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,13 +32,15 @@ VECTOR = 16  # bytes of the widest access, to which what kernels see is aligned 
 @dataclass(frozen=True)
 class EntryPoint:
     """What the host launches: a function's name, the number of blocks (a tree, see ``evaluate``), bytes of shared memory, and whether the
-    blocks wait for each other (then ``blocks`` is the most that is useful)."""
+    blocks wait for each other (then ``blocks`` is the most that is useful). ``slots``, of an entry that launches share: where the arrays of
+    this one are (place in the table, offset in bytes)."""
 
     name: str
     blocks: Any
     shared: int
     cooperative: bool
     note: str = ""
+    slots: Any = None
     library: Any = None  # instead of the entry: the kernel's claim, its dtype, and where its inputs and output lie (place, offset in bytes)
 
 
@@ -109,11 +112,19 @@ class _Module:
         if any(not isinstance(x, Launch) for x in self.plan.launches):
             entries.append(EntryPoint("zero", 1, 0, False, "the counter of the barrier"))
             texts.append(f"XLC_ENTRY(zero) {{ if (threadIdx.x == 0) *{counter} = 0; }}")
+        times = Counter(self.variant_of(x).name for x in self.plan.launches if isinstance(x, Launch))
+        shared: dict[str, str] = {}
         for k, x in enumerate(self.plan.launches):
             name = f"l{k}"
-            if isinstance(x, Launch):
+            if isinstance(x, Launch) and (kernel := self.variant_of(x)) and times[kernel.name] > 1:
+                if kernel.name not in shared:
+                    shared[kernel.name] = name
+                    slots = [f"XLC_SLOT({n})" for n in range(len(x.inputs) + len(x.outputs))]
+                    texts.append(f"{_entry(name, kernel.registers, len(slots))} {{ XLC_CALL {self.call(x, kernel, slots, 'blockIdx.x')} }}")
+                entries.append(EntryPoint(shared[kernel.name], tree(kernel.blocks), kernel.shared, False, x.note, self.where(x), self.library(x)))
+            elif isinstance(x, Launch):
                 text, kernel = self.launch(x, "blockIdx.x")
-                entries.append(EntryPoint(name, tree(kernel.blocks), kernel.shared, False, x.note, self.library(x)))
+                entries.append(EntryPoint(name, tree(kernel.blocks), kernel.shared, False, x.note, library=self.library(x)))
                 texts.append(f"{_entry(name, kernel.registers)} {{ {text} }}")
             else:
                 self.lines: list[str] = []
@@ -129,24 +140,31 @@ class _Module:
 
     def library(self, x: Launch) -> Any:
         kernel = self.kernels[x.kernel]
-        if not kernel.library:
-            return None
+        return [kernel.library, kernel.outputs[0].dtype.name, self.where(x)] if kernel.library else None
+
+    def where(self, x: Launch) -> list[Any]:
+        """Of each array of a launch, inputs then outputs, its place in the table and its offset in bytes (a tree)."""
         slots = [self.plan.by_name[n] for n in (*x.inputs, *x.outputs)]
-        where = [[self.places[s.place], tree(size(s.at))] if s.place == "arena" else [self.places[s.place] + at(s.at, 0), 0] for s in slots]
-        return [kernel.library, kernel.outputs[0].dtype.name, where]
+        return [[self.places[s.place], tree(size(s.at))] if s.place == "arena" else [self.places[s.place] + at(s.at, 0), 0] for s in slots]
 
     # -- kernels ----------------------------------------------------------------------------------
 
     def launch(self, x: Launch, block: str) -> tuple[str, KernelText]:
         """The call of a kernel for one block."""
-        kernel, frame = self.kernels[x.kernel], self.frame
-        slots = (*x.inputs, *x.outputs)
-        text = self.variant(kernel, aliases(frame.plan, x), frozenset(k for k, n in enumerate(slots) if n in frame.unaligned))
-        arguments = [f"({'const ' if k < len(x.inputs) else ''}{TYPES[b.dtype.name]}*){self.address(n)}"
-                     for k, (b, n) in enumerate(zip((*kernel.inputs, *kernel.outputs), slots, strict=True))]
-        arguments = [a.removeprefix("(const ") if a.startswith("(const ") and k in text.aliased else a for k, a in enumerate(arguments)]
-        arguments = [a if a.startswith("(") else f"({a}" for a in arguments]
-        return f"{text.name}({', '.join([*arguments, *(self.amount(size(Dim.named(s))) for s in kernel.sizes), block])});", text
+        text = self.variant_of(x)
+        return self.call(x, text, [self.address(n) for n in (*x.inputs, *x.outputs)], block), text
+
+    def call(self, x: Launch, text: KernelText, addresses: Sequence[str], block: str) -> str:
+        kernel = self.kernels[x.kernel]
+        arguments = [f"({'const ' if k < len(x.inputs) and k not in text.aliased else ''}{TYPES[b.dtype.name]}*){address}"
+                     for k, (b, address) in enumerate(zip((*kernel.inputs, *kernel.outputs), addresses, strict=True))]
+        return f"{text.name}({', '.join([*arguments, *(self.amount(size(Dim.named(s))) for s in kernel.sizes), block])});"
+
+    def variant_of(self, x: Launch) -> KernelText:
+        """The function that a launch calls."""
+        frame = self.frame
+        loose = frozenset(k for k, n in enumerate((*x.inputs, *x.outputs)) if n in frame.unaligned)
+        return self.variant(self.kernels[x.kernel], aliases(frame.plan, x), loose)
 
     def variant(self, kernel: Kernel, aliased: frozenset[int], unaligned: frozenset[int]) -> KernelText:
         """The kernel's function for buffers that share memory, or need not be aligned to whole vectors, at these positions."""
@@ -298,10 +316,11 @@ class _Module:
                   f"{i} += gridDim.x * 256ll) (({c}*){into})[{i}] = ((const {c}*){source})[{i}];")
 
 
-def _entry(name: str, registers: int) -> str:
-    """The head of an entry. Where a thread's arrays leave room for two blocks on a multiprocessor, the compiler need not make room for
-    more."""
-    return f"XLC_ENTRY({name}, 2)" if registers <= FEW else f"XLC_ENTRY({name})"
+def _entry(name: str, registers: int, slots: int | None = None) -> str:
+    """The head of an entry (that launches share, with so many slots). Where a thread's arrays leave room for two blocks on a multiprocessor,
+    the compiler need not make room for more."""
+    enough = ", 2" if registers <= FEW else ""
+    return f"XLC_ENTRY({name}{enough})" if slots is None else f"XLC_SHARED_ENTRY({name}, {slots}{enough})"
 
 
 def _row(t: Type) -> Type:

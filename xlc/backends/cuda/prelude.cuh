@@ -17,6 +17,10 @@
 // The table is the argument of an entry by value. With -DXLC_GRAPH it lies in device memory, at an address that a captured graph keeps,
 // and XLC_TABLE also makes the entry `xlc_set_table(Table* table, Table value)`, which writes it (one block) before each replay.
 //
+// An entry that several launches share is told by each of them where its arrays are: XLC_SHARED_ENTRY(name, N) begins one with N arrays,
+// XLC_SLOT(k) is the address of one, and what is passed is the table (or its address) with N pairs of a place in it and an offset in bytes.
+// XLC_CALL is its first statement.
+//
 // Known to NVRTC, and to be used (the shim defines just these):
 //   threadIdx.x blockIdx.x gridDim.x  __syncthreads() __syncwarp()
 //   __shfl_xor_sync __shfl_up_sync __shfl_down_sync __shfl_sync (mask, value of 32 or 64 bits, lane)  __ballot_sync __any_sync (mask, bool)
@@ -25,6 +29,8 @@
 #define XLC_PRELUDE
 
 #define XLC_TABLE_STRUCT(A, S) struct Table { void* at[(A) ? (A) : 1]; long long sizes[(S) ? (S) : 1]; };
+struct XlcSlot { long long place, offset; };
+template <class T, int N> struct XlcCall { T table; XlcSlot slots[(N) ? (N) : 1]; };
 #ifdef XLC_GRAPH
 #define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S) \
   extern "C" __global__ void __launch_bounds__(256) xlc_set_table(Table* table, const __grid_constant__ Table value) { \
@@ -33,12 +39,19 @@
 #define XLC_ENTRY(name, ...) extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const Table* __restrict__ table)
 #define XLC_AT(k) xlc_global(table->at[k])
 #define XLC_SIZE(k) (table->sizes[k])
+#define XLC_SHARED_ENTRY(name, N, ...) \
+  extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const __grid_constant__ XlcCall<const Table*, N> call)
+#define XLC_CALL const Table* const table = call.table;
 #else
 #define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S)
 #define XLC_ENTRY(name, ...) extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const __grid_constant__ Table table)
 #define XLC_AT(k) (table.at[k])
 #define XLC_SIZE(k) (table.sizes[k])
+#define XLC_SHARED_ENTRY(name, N, ...) \
+  extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const __grid_constant__ XlcCall<Table, N> call)
+#define XLC_CALL const Table& table = call.table;
 #endif
+#define XLC_SLOT(k) ((char*)XLC_AT(call.slots[k].place) + call.slots[k].offset)
 
 #define XLC_INLINE __device__ __forceinline__  // and not static: what a text does not use is no warning
 
