@@ -1,5 +1,5 @@
 """The CUDA backend where there is no GPU: ``jit(f, device="shim")`` runs the CUDA text on the CPU, in the order of threads that follows the
-colon: shim, shim:descending, shim:random."""
+colon: shim, shim:descending, shim:random. With XLC_CUDA_DEVICE=gpu all three are this machine's GPU (see ``cuda_gpu``)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import os
 import re
 from typing import Any
 
-from cuda_shim import MISSING, ShimDevice
+import cuda_shim
+from cuda_shim import ShimDevice
 
 from xlc import pipeline
 from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.backend import CudaBackend
 from xlc.backends.cuda.module import emit_module
 
-DEVICES = ("cuda",) if os.environ.get("XLC_CUDA_DEVICE") == "gpu" else () if MISSING else ("shim:random",)
+ON_GPU = os.environ.get("XLC_CUDA_DEVICE") == "gpu"
+MISSING = None if ON_GPU else cuda_shim.MISSING
+DEVICES = () if MISSING else ("shim:random",)
 """What conformance is tested on beside the CPU."""
 
-CHIPS = ("cuda:sm_80", "cuda:sm_90") if nvrtc.available() else ()
+CHIPS = ("cuda:sm_80", "cuda:sm_90") if nvrtc.available() and not ON_GPU else ()
 """Chips that are not here, for which everything is compiled."""
 
 LISTED = (  # what may use local memory, and why
@@ -56,8 +59,18 @@ class ShimBackend(CudaBackend):
 
 
 @functools.cache
-def shim(device: str) -> ShimBackend:
-    return ShimBackend(ShimDevice(order=device.partition(":")[2] or "ascending"))
+def shim(device: str) -> CudaBackend:
+    return gpu() if ON_GPU else ShimBackend(ShimDevice(order=device.partition(":")[2] or "ascending"))
+
+
+@functools.cache
+def gpu() -> CudaBackend:
+    from cuda_gpu import HostSeenGpu
+
+    from xlc.backends.cuda import device
+
+    current = device.current()
+    return CudaBackend(HostSeenGpu(current.cupy, current.number))
 
 
 def install() -> None:

@@ -57,7 +57,7 @@ def checked(f: Callable[..., Any], *arrays: np.ndarray, interpret: bool = True, 
     np.testing.assert_array_equal(program.run(*arrays, order="random"), got)
     if interpret:
         np.testing.assert_array_equal(program.interpret(*arrays), got)
-    for arch in chips:
+    for arch in () if cuda_backend.ON_GPU else chips:
         for name, used in program.resources(arch).items():
             assert not used.stack and not used.spill_stores, (name, used)
     return got

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 from typing import Any
 
@@ -151,6 +152,7 @@ class FakeCupy:
 
     ndarray = FakeArray
     __version__ = "14.2.0"
+    __spec__ = ModuleSpec("cupy", None)
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -167,7 +169,7 @@ class FakeCupy:
             driver=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8, funcSetAttribute=self.allow,
                                    occupancyMaxActiveBlocksPerMultiprocessor=self.occupancy),
             Device=lambda number: FakeCurrent(self, number), Stream=lambda non_blocking: FakeStream(self, next(self.numbers)),
-            get_current_stream=lambda number=-1: self.streams[-1], alloc=self.alloc, Event=FakeEvent, set_allocator=lambda f: None,
+            get_current_stream=lambda number=-1: self.streams[-1], alloc=self.alloc, alloc_pinned_memory=bytearray, Event=FakeEvent, set_allocator=lambda f: None,
             get_elapsed_time=lambda begin, end: 1e3 * (end.at - begin.at), function=SimpleNamespace(Module=lambda: FakeModule(self)),
             UnownedMemory=lambda address, size, owner, number=-1: SimpleNamespace(ptr=address, device_id=number),
             MemoryPointer=lambda memory, offset: SimpleNamespace(ptr=memory.ptr + offset, device_id=memory.device_id))

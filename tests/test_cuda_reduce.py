@@ -14,7 +14,6 @@ from cuda_kernels import Program
 
 import xlc
 from xlc import nn
-from xlc.backends.cuda import nvrtc
 from xlc.ir.loops import LOAD, Buffer, Local, Loop, Stmt, expressions, statements, walk
 from xlc.ir.types import DTYPES
 
@@ -249,7 +248,7 @@ def test_few_results_are_cut_for_all_processors() -> None:
         assert [k.body[0].stop.value >= 2 * 108 for k in p.kernels] == [True, False]  # two blocks to each processor of an A100
 
 
-@pytest.mark.skipif(not nvrtc.available(), reason="needs nvidia-cuda-nvrtc")
+@pytest.mark.skipif(not cuda_backend.CHIPS, reason="needs nvidia-cuda-nvrtc")
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_no_local_memory(arch: str) -> None:
     """Registers are registers: no spill, no array in local memory."""

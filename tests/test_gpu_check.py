@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cuda_backend
 import pytest
 
 from benchmarks.gpu import __main__ as measured
@@ -76,10 +78,28 @@ def test_without_a_gpu_the_compiler_is_checked(tmp_path: Path, capsys: pytest.Ca
 
 def test_the_sections_run_what_exists() -> None:
     found = {s.name: s for s in gpu_check.sections()}
-    assert list(found) == ["compiler", "environment", "conformance", "networks", "memcheck", "racecheck", "benchmarks"]
-    assert gpu_check.BUDGET < 480 and "tests/test_cuda_device.py" in found["conformance"].argv
+    assert list(found) == ["compiler", "environment", "sanity", "benchmarks", "conformance", "networks", "memcheck", "racecheck"]
+    assert gpu_check.BUDGET < 480 and "tests/test_cuda_contract.py" in found["conformance"].argv
     assert all((gpu_check.ROOT / n).exists() for s in found.values() for n in s.needs)
     assert sys.executable not in found["conformance"].argv
+
+
+@pytest.mark.skipif(cuda_backend.MISSING is not None, reason=str(cuda_backend.MISSING))
+def test_everything_on_a_gpu_that_is_none(tmp_path: Path) -> None:
+    """Every line of the check that a GPU would run: sections, the tests with the GPU in the shim's place, the benchmarks' rows; CuPy is a
+    stand-in (``dry_gpu``) that runs kernels on the shim."""
+    output, here = tmp_path / "gpu.json", Path(__file__).parent
+    paths = os.pathsep.join(map(str, (here / "dry_gpu", here, here.parent)))
+    sections = [word for name in ("environment", "sanity", "benchmarks", "conformance", "networks") for word in ("--section", name)]
+    done = subprocess.run([sys.executable, "-m", "xlc.tools", "gpu-check", "--smoke", "-o", str(output), *sections], text=True,
+                          env={**os.environ, "PYTHONPATH": paths, "XLC_CACHE_DIR": str(tmp_path / "cache")}, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(output.read_text())["sections"]
+    assert {name: o["status"] for name, o in found.items()} == dict.fromkeys(sections[1::2], "ok")
+    assert found["environment"]["found"]["chip"] == "NVIDIA H200" and "14 of 14 programs right" in found["sanity"]["line"]
+    assert found["benchmarks"]["found"]["wrong"] == [] and len(found["benchmarks"]["found"]["rows"]) == 29
+    assert found["conformance"]["found"]["tests"] > 20 and found["networks"]["found"]["failures"] == 0
+    assert json.loads((tmp_path / "gpu-benchmarks.json").read_text())["when"]
 
 
 def test_benchmarks_go_on_after_a_process_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:

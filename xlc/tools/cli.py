@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "Run the tests, checks and benchmarks of the CUDA backend on this machine's GPU."
     sub = commands.add_parser("gpu-check", help=text, description=text)
     gpu_check.arguments(sub)
-    sub.set_defaults(run=lambda options: gpu_check.check(Path(options.output), options.section, options.seconds))
+    sub.set_defaults(run=lambda options: gpu_check.check(Path(options.output), options.section, options.seconds, options.smoke))
     return parser
 
 
