@@ -134,9 +134,9 @@ def sections(smoke: bool = False) -> list[Section]:
             Section("sanity", (*probe, "sanity"), 60, _sanity),
             Section("benchmarks", ("-m", "benchmarks.gpu", "--json", "{file}", "--seconds", "{seconds}", *(("--smoke",) if smoke else ())), 270,
                     _benchmarks, needs=("benchmarks/gpu/__main__.py",)),
-            Section("conformance", (*pytest, *(("-k", "transposition or control") if smoke else ()), *conformance), 150, _tests,
+            Section("conformance", (*pytest, *(("-k", "transposition") if smoke else ()), *conformance), 150, _tests,
                     environment=on_gpu, needs=conformance),
-            Section("networks", (*pytest, *(("-k", "mlp") if smoke else ()), networks), 80, _tests, environment=on_gpu, needs=(networks,)),
+            Section("networks", (*pytest, *(("-k", "iris") if smoke else ()), networks), 80, _tests, environment=on_gpu, needs=(networks,)),
             *watched]
 
 
