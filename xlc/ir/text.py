@@ -349,9 +349,9 @@ def _print_body(body: Sequence[Stmt], indent: str, emit: Callable[[str], None], 
             case Mma():
                 a, b = (" ".join(map(str, steps)) for steps in (s.a_steps, s.b_steps))
                 emit(f"{indent}mma {s.acc.name}[{texts[0]}], {s.a.name}[{texts[1]}] steps {a}, {s.b.name}[{texts[2]}] steps {b}, "
-                     f"shape {' '.join(map(str, s.shape))} products {s.products}")
+                     f"shape {' '.join(map(str, s.shape))} products {s.products}{f' group {s.group}' if s.group != 32 else ''}")
             case Wait():
-                emit(f"{indent}wait {s.left}")
+                emit(f"{indent}wait {'products ' if s.products else ''}{s.left}")
             case Let():
                 emit(f"{indent}let {s.name}: {s.value.dtype} = {texts[0]}")
             case Local():
