@@ -11,8 +11,9 @@ nor l, over l. Which operators x is made of does not matter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Expr, const, expr, load, size, substitute, var, walk
@@ -26,7 +27,8 @@ from .nest import Dimension
 from .product import Product
 from .reductions import contraction_reads
 
-EXPONENTIAL = "exp"
+EXPONENTIAL, APPROXIMATE = "exp", "exp2_approx"
+LOG2_E = math.log2(math.e)
 ACC, P = var("acc", f32), var("p", f32)
 
 
@@ -51,20 +53,40 @@ class Online:
     def window(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
         """Bounds of the keys, from and below which x may be anything but -inf in ``count`` rows from ``first`` on; None where there is
         none. They follow from comparisons of the row with the key."""
-        if len(self.rows) != 1 or len(self.keys) != 1:
-            return None, None
-        row, key = self.rows[0].var, self.keys[0].var
+        return self._bounds(first, first + (count - 1))
+
+    def inside(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
+        """Bounds of the keys, from and below which x is what ``unmasked`` says in each of these rows."""
+        return self._bounds(first + (count - 1), first)
+
+    def _bounds(self, low: Expr, high: Expr) -> tuple[Expr | None, Expr | None]:
+        """Of the keys for which no comparison is false at the row ``low``, where it has the row as a lower bound of something, and at
+        ``high`` where that is an upper one."""
         start: Expr | None = None
         stop: Expr | None = None
-        for a, b, c in _half_planes(self.score, row, key):  # a*key + b*row + c <= 0
-            least = b * first + c if b >= 0 else b * (first + (count - 1)) + c
+        for a, b, c in self._half_planes():  # a*key + b*row + c <= 0
+            rest = b * (low if b >= 0 else high) + c
             if a > 0:
-                limit = (-least) // a + 1
+                limit = (-rest) // a + 1
                 stop = limit if stop is None else lookup("minimum")(stop, limit)
             else:
-                limit = -((-least) // -a)
+                limit = -((-rest) // -a)
                 start = limit if start is None else lookup("maximum")(start, limit)
         return start, stop
+
+    def _half_planes(self) -> Iterator[tuple[int, int, Expr]]:
+        if len(self.rows) == 1 and len(self.keys) == 1:
+            yield from _half_planes(self.score, self.rows[0].var, self.keys[0].var)
+
+    @property
+    def unmasked(self) -> Expr:
+        """``score`` without the comparisons from which the bounds follow."""
+        return _unmasked(self.score, self.rows[0].var, self.keys[0].var) if len(self.rows) == 1 and len(self.keys) == 1 else self.score
+
+    def factored(self) -> tuple[Online, float]:
+        """The same but for a constant factor above 0 of x, which is given besides: 1 where there is none."""
+        score, factor = _factored(self.score)
+        return replace(self, score=score), factor
 
 
 def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int) -> Online | str:
@@ -99,15 +121,18 @@ def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int
                   tuple(d for d in contracted if d.extent != 1), tuple(Dimension(v, product.extents[v]) for v in product.ns))
 
 
-def rescaled(old: Expr, new: Expr) -> tuple[Expr, Expr]:
-    """(what is subtracted from x where the maximum so far is ``new``, by what is multiplied that was summed under ``old``). Where all x so
-    far are -inf, 0 is subtracted, so that exp(x - m) is 0: a row of which all keys are masked ends as 0/0."""
-    shift = lookup("where")(new.equals(float("-inf")), 0.0, new)
-    return shift, exponential(old - shift)
+def shifted(peak: Expr, factor: float | None = None) -> Expr:
+    """What ``exponential`` subtracts from x where the maximum so far is ``peak``. Where all x so far are -inf that is 0, so that exp(x - m)
+    is 0: a row of which all keys are masked ends as 0/0."""
+    shift = lookup("where")(peak.equals(float("-inf")), 0.0, peak)
+    return shift if factor is None else shift * (factor * LOG2_E)
 
 
-def exponential(x: Expr) -> Expr:
-    return lookup(EXPONENTIAL)(x)
+def exponential(x: Expr, shift: Expr, factor: float | None = None) -> Expr:
+    """exp(x - m). With a factor it is exp((x - m) * factor), in two instructions where the machine has ``APPROXIMATE``: what is raised is
+    rounded once, so that the relative error of the result is |x - m| * factor * 2**-24 + 2**-22, and, as the shift is rounded, too, a
+    factor that all of a row have in common."""
+    return lookup(EXPONENTIAL)(x - shift) if factor is None else lookup(APPROXIMATE)(lookup("fma")(x, factor * LOG2_E, -shift))
 
 
 def _together(dims: list[Dimension], operands: tuple[Expr, ...], narrow: int) -> int:
@@ -221,6 +246,37 @@ def _half_planes(x: Expr, row: Expr, key: Expr) -> Iterator[tuple[int, int, Expr
         x = yes
 
 
+def _unmasked(x: Expr, row: Expr, key: Expr) -> Expr:
+    if x.op.name != "where" or not (x.args[2].is_const and x.args[2].value == float("-inf")):
+        return x
+    rest, inner = _other(x.args[0], row, key), _unmasked(x.args[1], row, key)
+    return inner if rest is None else lookup("where")(rest, inner, x.args[2])
+
+
+def _other(condition: Expr, row: Expr, key: Expr) -> Expr | None:
+    """A condition without the part that is half planes."""
+    if condition.op.name in ("bitwise_and", "logical_and") and condition.dtype is bool_:
+        parts = [p for p in (_other(a, row, key) for a in condition.args) if p is not None]
+        return condition.op(*parts) if len(parts) == 2 else parts[0] if parts else None
+    return None if any(True for _ in _conjuncts(condition, row, key)) else condition
+
+
+def _factored(x: Expr) -> tuple[Expr, float]:
+    """(y, c) with x = c*y, c > 0. A factor of what a mask lets through is one of all: -inf stays what it is."""
+    name, args = x.op.name, x.args
+    if name == "where" and args[2].is_const and args[2].value == float("-inf"):
+        inner, factor = _factored(args[1])
+        return lookup("where")(args[0], inner, args[2]), factor
+    if name == "multiply" and args[0].is_const:
+        args = args[::-1]
+    if name in ("multiply", "divide") and args[1].is_const and 0 < args[1].value < math.inf:
+        inner, factor = _factored(args[0])
+        found = factor * args[1].value if name == "multiply" else factor / args[1].value
+        if 2.0**-100 < found < 2.0**100:
+            return inner, found
+    return x, 1.0
+
+
 def _conjuncts(condition: Expr, row: Expr, key: Expr) -> Iterator[tuple[int, int, Expr]]:
     name = condition.op.name
     if name in ("bitwise_and", "logical_and") and condition.dtype is bool_:
@@ -254,4 +310,4 @@ def _index(e: Expr) -> Expr | None:
     return None
 
 
-__all__ = ["ACC", "P", "Online", "exponential", "recognised", "rescaled"]
+__all__ = ["ACC", "P", "Online", "exponential", "recognised", "shifted"]
