@@ -11,20 +11,21 @@ nor l, over l. Which operators x is made of does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Expr, const, expr, load, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Expr, const, expr, load, size, var, walk
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
-from xlc.ir.types import bool_, f32, i32, i64
+from xlc.ir.types import bool_, f32
 from xlc.passes.group import Group
 
 from .inline import Inliner, Places, flat
 from .nest import Dimension
 from .product import Product
 from .reductions import contraction_reads
+from .window import bounds, half_planes
 
 EXPONENTIAL = "exp"
 ACC, P = var("acc", f32), var("p", f32)
@@ -54,17 +55,7 @@ class Online:
         if len(self.rows) != 1 or len(self.keys) != 1:
             return None, None
         row, key = self.rows[0].var, self.keys[0].var
-        start: Expr | None = None
-        stop: Expr | None = None
-        for a, b, c in _half_planes(self.score, row, key):  # a*key + b*row + c <= 0
-            least = b * first + c if b >= 0 else b * (first + (count - 1)) + c
-            if a > 0:
-                limit = (-least) // a + 1
-                stop = limit if stop is None else lookup("minimum")(stop, limit)
-            else:
-                limit = -((-least) // -a)
-                start = limit if start is None else lookup("maximum")(start, limit)
-        return start, stop
+        return bounds(half_planes(self.score, row, key), first, count)
 
 
 def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int) -> Online | str:
@@ -206,52 +197,6 @@ def widened(e: Expr, memo: dict[Expr, Expr]) -> Expr:
 
 def _is_half(e: Expr) -> bool:
     return e.dtype.is_float and e.dtype.bits == 16
-
-
-# ------------------------------------------------------------------------------------------------ what a mask leaves
-
-
-def _half_planes(x: Expr, row: Expr, key: Expr) -> Iterator[tuple[int, int, Expr]]:
-    """(a, b, c), a not 0, for conditions a*key + b*row + c <= 0 without which x is -inf."""
-    while x.op.name == "where":
-        condition, yes, no = x.args
-        if not (no.is_const and no.value == float("-inf")):
-            return
-        yield from _conjuncts(condition, row, key)
-        x = yes
-
-
-def _conjuncts(condition: Expr, row: Expr, key: Expr) -> Iterator[tuple[int, int, Expr]]:
-    name = condition.op.name
-    if name in ("bitwise_and", "logical_and") and condition.dtype is bool_:
-        for part in condition.args:
-            yield from _conjuncts(part, row, key)
-    if name not in ("less", "less_equal", "greater", "greater_equal") or not condition.args[0].dtype.is_int:
-        return
-    low, high = (_index(e) for e in (condition.args if name.startswith("less") else condition.args[::-1]))
-    if low is None or high is None:
-        return
-    difference = low - high + (0 if name.endswith("equal") else 1)
-    a, b = ix.coefficient(difference, key), ix.coefficient(difference, row)
-    rest = substitute(difference, {key: const(0), row: const(0)})
-    if a and b is not None and not any(n.op is LOAD for n in walk(rest)):
-        yield a, b, rest
-
-
-def _index(e: Expr) -> Expr | None:
-    """An integer as i64, where no step on the way wraps."""
-    if e.is_const:
-        return const(e.value)
-    if e.dtype is i64:
-        return e
-    if e.dtype is not i32:
-        return None
-    if e.op.name == "cast" and e.args[0].dtype is i64:
-        return e.args[0]  # of an index: within the bounds of arrays
-    if e.op.name in ("add", "subtract"):
-        parts = [_index(a) for a in e.args]
-        return None if None in parts else e.op(*parts)
-    return None
 
 
 __all__ = ["ACC", "P", "Online", "exponential", "recognised", "rescaled"]

@@ -18,12 +18,12 @@ cores multiply where they take the operands (then a warp has 16 whole rows), els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, Let, Local, Loop, Mma, Stmt, Store, Wait, const, load, size, substitute, var, walk
+from xlc.ir.loops import Buffer, Expr, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, f32
@@ -38,7 +38,8 @@ from .bind import T, threads
 from .contraction import Contraction, guarded
 from .operand import LANE, TRUE, Operand, Staged, divides, length, stripped
 from .operand import position as placed
-from .tensor import copied, padded, products_of
+from .share import LANES, G, H, Share, filled, moved, multiplied, read_where
+from .tensor import padded, products_of
 from .tiled import KT, Tile, finished, tile_order
 
 if TYPE_CHECKING:
@@ -49,49 +50,10 @@ ROWS = 128
 WIDEST, DEEPEST = 128, 256  # columns of the result, whose sums are registers; contracted elements of the scores
 FEW = 16  # rows, below which reading k and v bounds the time, and other schedules share that out better
 LONG = 1024  # keys from which that matters
-LANES = 16  # threads that share rows, where they multiply themselves
 LOWEST = const(float("-inf"), f32)
-H, G = var("h_"), var("g_")
 
 
-# ------------------------------------------------------------------------------------------------ who owns what
-
-
-@dataclass(frozen=True)
-class Share:
-    """The elements of a tile that a thread has in registers: ``high`` rows, ``groups`` times ``near`` neighbouring columns. Its rows' other
-    elements are in the lanes that differ in ``bits``."""
-
-    high: int
-    groups: int
-    near: int
-    tensor: bool
-
-    @property
-    def bits(self) -> tuple[int, ...]:
-        return (1, 2) if self.tensor else (1, 2, 4, 8)
-
-    @property
-    def count(self) -> int:
-        return self.high * self.groups * self.near
-
-    def row(self, h: Expr) -> Expr:
-        return T // 32 * 16 + h * 8 + T % 32 // 4 if self.tensor else T // LANES * self.high + h
-
-    def column(self, g: Expr) -> Expr:
-        return g * 8 + T % 4 * 2 if self.tensor else g * (LANES * self.near) + T % LANES * self.near
-
-    def element(self, h: Expr, g: Expr, lane: Expr) -> Expr:
-        return (g * 2 + h) * 2 + lane if self.tensor else (h * self.groups + g) * self.near + lane
-
-    def each_row(self, body: Sequence[Stmt]) -> Stmt:
-        return Loop(H["name"], const(0), const(self.high), 1, "unroll", tuple(body))
-
-    def each_group(self, body: Sequence[Stmt]) -> Stmt:
-        return Loop(G["name"], const(0), const(self.groups), 1, "unroll", tuple(body))
-
-    def each(self, body: Sequence[Stmt]) -> Stmt:
-        return self.each_group([Loop(LANE["name"], const(0), const(self.near), 1, "unroll", tuple(body))])
+# ------------------------------------------------------------------------------------------------ when, and in what form
 
 
 @dataclass(frozen=True)
@@ -187,9 +149,9 @@ class _Kernel:
         first, last = (e.value if e.value.is_const else var(e.name) for e in ends)
         buffers = [*(x.buffer for x in (self.q, self.k, self.v, self.p)), self.s, self.out, self.m, self.l]
         with ix.ranges({T: const(256), KT: steps}):
-            start_ = [*self.filled(self.out, 0.0), *self.filled(self.m, float("-inf")), *self.filled(self.l, 0.0)]
+            start_ = [*filled(self.out, 0.0), *filled(self.m, float("-inf")), *filled(self.l, 0.0)]
             for x, at, exists in ((self.q, self.row, TRUE), (self.k, first * KEYS, first < last)):
-                registers, fetch, keep = self.moved(x, at, const(0))
+                registers, fetch, keep = moved(x, at, const(0))
                 start_ += [*registers, *guarded(exists, [*fetch, *keep])]
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
             total, lets = self.across("l", self.l, lookup("add"))
@@ -198,55 +160,18 @@ class _Kernel:
 
     def step(self, last: Expr) -> list[Stmt]:
         """What is done with a block of keys."""
-        registers_v, fetch_v, keep_v = self.moved(self.v, const(0), KT * KEYS)
-        registers_k, fetch_k, keep_k = self.moved(self.k, (KT + 1) * KEYS, const(0))
+        registers_v, fetch_v, keep_v = moved(self.v, const(0), KT * KEYS)
+        registers_k, fetch_k, keep_k = moved(self.k, (KT + 1) * KEYS, const(0))
         more = last > KT + 1
         top, shuffles = self.across("t", self.top, lookup("maximum"))
         scores = self.product(self.s, self.scores, self.q, self.k, self.depth)
-        return [Wait(0), threads(*registers_v, *fetch_v, *self.filled(self.s, 0.0), *scores, *keep_v),
+        return [Wait(0), threads(*registers_v, *fetch_v, *filled(self.s, 0.0), *scores, *keep_v),
                 Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), Wait(0),
                 threads(*registers_k, *(guarded(more, fetch_k)), *self.product(self.out, self.sums, self.p, self.v, KEYS),
                         *(guarded(more, keep_k) if keep_k else ()))]
 
-    def filled(self, b: Buffer, value: float) -> list[Stmt]:
-        e, n = var("e"), b.shape[1]
-        assert isinstance(n, int)
-        return [Loop("e", const(0), const(n), 1, "vector", (Store(b, (T, e), const(value, f32)),), n)]
-
-    def moved(self, x: Staged, row: Expr, k: Expr) -> tuple[list[Stmt], list[Stmt], list[Stmt]]:
-        """A tile on its way to shared memory: registers for it, what begins it, and what is done when there is time to wait for it."""
-        if copied(x.operand, x.dtype):
-            return [], x.copy(row, k, const(0)), []
-        return [Local(x.registers)], x.fetch(row, k), x.keep(const(0))
-
-    # -- products ---------------------------------------------------------------------------------
-
     def product(self, acc: Buffer, share: Share, a: Staged, b: Staged, depth: int) -> list[Stmt]:
-        if self.form.products:
-            return [Mma(acc, T, a.buffer, T // 32 * (16 * a.row_step), (a.row_step, a.k_step), b.buffer, const(0), (b.row_step, b.k_step),
-                        (16, b.rows, depth), self.form.products)]
-        k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
-        fragments = [self.fragment("fa", a, share.high, 1, share.row), self.fragment("fb", b, across, share.near, share.column)]
-        with ix.ranges({e: const(share.count), u: const(4)}):
-            left, right = (load(f, (at * 4 + u,)) for (f, _), at in zip(fragments, (e // across, e % across), strict=True))
-            added = self.c.added(load(acc, (T, e)), left, right)
-        lanes = Loop("e", const(0), const(share.count), 1, "vector", (Store(acc, (T, e), added),), share.count)
-        inner = [*(Local(f) for f, _ in fragments), *(s for _, body in fragments for s in body),
-                 Loop("u", const(0), const(4), 1, "unroll", (lanes,))]
-        return [Loop(k["name"], const(0), const(depth // 4), 1, "serial", tuple(inner))]
-
-    def fragment(self, name: str, s: Staged, count: int, near: int, place: Callable[[Expr], Expr]) -> tuple[Buffer, list[Stmt]]:
-        """Four contracted elements of a thread's rows (or columns), in registers."""
-        f, u, k = Buffer(name, s.dtype, (4 * count,), "register"), var("u"), var("k") * 4
-
-        def vector(n: int, into: Expr, at: Expr) -> Stmt:
-            return Loop("v", const(0), const(n), 1, "vector", (Store(f, (into,), load(s.buffer, (at,))),), n)
-
-        if s.k_step == 1:
-            assert near == 1
-            return f, [Loop("g_", const(0), const(count), 1, "unroll", (vector(4, G * 4 + LANE, place(G) * s.row_step + k + LANE),))]
-        one = vector(near, (G * near + LANE) * 4 + u, (k + u) * s.k_step + place(G) + LANE)
-        return f, [Loop("u", const(0), const(4), 1, "unroll", (Loop("g_", const(0), const(count // near), 1, "unroll", (one,)),))]
+        return multiplied(acc, share, a, b, depth, self.form.products)
 
     # -- rows -------------------------------------------------------------------------------------
 
@@ -255,7 +180,7 @@ class _Kernel:
         o, share, x, y = self.o, self.scores, var("x"), var("y")
         at = (T, share.element(H, G, LANE))
         row, key = self.edges(x, y)
-        score = substitute(_guarded(o.score, row & key, self.place(x, y)), {ACC: load(self.s, at)})
+        score = substitute(read_where(o.score, row & key, self.place(x, y)), {ACC: load(self.s, at)})
         one: list[Stmt] = [
             Let("y", KT * KEYS + share.column(G) + LANE), Let("z", lookup("where")(key, score, LOWEST)), Store(self.s, at, var("z", f32)),
             Store(self.top, (T, H), lookup("maximum")(load(self.top, (T, H)), var("z", f32)))]
@@ -288,7 +213,7 @@ class _Kernel:
         new, shift, scale = var("new", f32), var("shift", f32), var("scale", f32)
         subtracted, factor = rescaled(load(self.m, (T, H)), new)
         row, key = self.edges(x, y)
-        weight = substitute(_guarded(o.weight, row & key, self.place(x, y)), {P: p})
+        weight = substitute(read_where(o.weight, row & key, self.place(x, y)), {P: p})
         value = weight if self.form.dtype is f32 else lookup("cast")(weight, dtype=self.form.dtype)
         into = share.row(H) * self.p.row_step + share.column(G) + LANE
         one: list[Stmt] = [
@@ -312,16 +237,6 @@ class _Kernel:
         with ix.ranges({H: const(share.high), G: const(share.groups)}):
             body = finished(self.c, tile, self.row + share.row(H), share.column(G), share.near, result)
         return [share.each_row([share.each_group(body)])]
-
-
-def _guarded(e: Expr, edge: Expr, at: dict[Expr, Expr]) -> Expr:
-    """A value at a position, that is read from memory where that exists."""
-    e = substitute(e, at)
-    if edge is TRUE:
-        return e
-    loads = {x: load(x["buffer"], x.args[:-1] if x["masked"] else x.args, edge & x.args[-1] if x["masked"] else edge)
-             for x in walk(e) if x.op is LOAD}
-    return substitute(e, loads) if loads else e
 
 
 def _up(n: Size, step: int) -> int:
