@@ -12,20 +12,21 @@ nor l, over l. Which operators x is made of does not matter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Expr, const, expr, load, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Expr, const, expr, load, size, var, walk
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
-from xlc.ir.types import bool_, f32, i32, i64
+from xlc.ir.types import bool_, f32
 from xlc.passes.group import Group
 
 from .inline import Inliner, Places, flat
 from .nest import Dimension
 from .product import Product
 from .reductions import contraction_reads
+from .window import bounds, half_planes, unmasked
 
 EXPONENTIAL, APPROXIMATE = "exp", "exp2_approx"
 LOG2_E = math.log2(math.e)
@@ -53,35 +54,21 @@ class Online:
     def window(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
         """Bounds of the keys, from and below which x may be anything but -inf in ``count`` rows from ``first`` on; None where there is
         none. They follow from comparisons of the row with the key."""
-        return self._bounds(first, first + (count - 1))
+        return bounds(half_planes(self.score, *self._place()), first, count)
 
     def inside(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
-        """Bounds of the keys, from and below which x is what ``unmasked`` says in each of these rows."""
-        return self._bounds(first + (count - 1), first)
-
-    def _bounds(self, low: Expr, high: Expr) -> tuple[Expr | None, Expr | None]:
-        """Of the keys for which no comparison is false at the row ``low``, where it has the row as a lower bound of something, and at
-        ``high`` where that is an upper one."""
-        start: Expr | None = None
-        stop: Expr | None = None
-        for a, b, c in self._half_planes():  # a*key + b*row + c <= 0
-            rest = b * (low if b >= 0 else high) + c
-            if a > 0:
-                limit = (-rest) // a + 1
-                stop = limit if stop is None else lookup("minimum")(stop, limit)
-            else:
-                limit = -((-rest) // -a)
-                start = limit if start is None else lookup("maximum")(start, limit)
-        return start, stop
-
-    def _half_planes(self) -> Iterator[tuple[int, int, Expr]]:
-        if len(self.rows) == 1 and len(self.keys) == 1:
-            yield from _half_planes(self.score, self.rows[0].var, self.keys[0].var)
+        """Bounds of the keys, from and below which x is what ``unmasked`` says in all of these rows."""
+        return bounds(half_planes(self.score, *self._place()), first, count, all_of_them=True)
 
     @property
     def unmasked(self) -> Expr:
         """``score`` without the comparisons from which the bounds follow."""
-        return _unmasked(self.score, self.rows[0].var, self.keys[0].var) if len(self.rows) == 1 and len(self.keys) == 1 else self.score
+        return unmasked(self.score, *self._place())
+
+    def _place(self) -> tuple[Expr, Expr]:
+        """The row and the key, where these are one variable each (else some that do not occur)."""
+        one = len(self.rows) == 1 and len(self.keys) == 1
+        return (self.rows[0].var, self.keys[0].var) if one else (var("row"), var("key"))
 
     def factored(self) -> tuple[Online, float]:
         """The same but for a constant factor above 0 of x, which is given besides: 1 where there is none."""
@@ -233,34 +220,6 @@ def _is_half(e: Expr) -> bool:
     return e.dtype.is_float and e.dtype.bits == 16
 
 
-# ------------------------------------------------------------------------------------------------ what a mask leaves
-
-
-def _half_planes(x: Expr, row: Expr, key: Expr) -> Iterator[tuple[int, int, Expr]]:
-    """(a, b, c), a not 0, for conditions a*key + b*row + c <= 0 without which x is -inf."""
-    while x.op.name == "where":
-        condition, yes, no = x.args
-        if not (no.is_const and no.value == float("-inf")):
-            return
-        yield from _conjuncts(condition, row, key)
-        x = yes
-
-
-def _unmasked(x: Expr, row: Expr, key: Expr) -> Expr:
-    if x.op.name != "where" or not (x.args[2].is_const and x.args[2].value == float("-inf")):
-        return x
-    rest, inner = _other(x.args[0], row, key), _unmasked(x.args[1], row, key)
-    return inner if rest is None else lookup("where")(rest, inner, x.args[2])
-
-
-def _other(condition: Expr, row: Expr, key: Expr) -> Expr | None:
-    """A condition without the part that is half planes."""
-    if condition.op.name in ("bitwise_and", "logical_and") and condition.dtype is bool_:
-        parts = [p for p in (_other(a, row, key) for a in condition.args) if p is not None]
-        return condition.op(*parts) if len(parts) == 2 else parts[0] if parts else None
-    return None if any(True for _ in _conjuncts(condition, row, key)) else condition
-
-
 def _factored(x: Expr) -> tuple[Expr, float]:
     """(y, c) with x = c*y, c > 0. A factor of what a mask lets through is one of all: -inf stays what it is."""
     name, args = x.op.name, x.args
@@ -275,39 +234,6 @@ def _factored(x: Expr) -> tuple[Expr, float]:
         if 2.0**-100 < found < 2.0**100:
             return inner, found
     return x, 1.0
-
-
-def _conjuncts(condition: Expr, row: Expr, key: Expr) -> Iterator[tuple[int, int, Expr]]:
-    name = condition.op.name
-    if name in ("bitwise_and", "logical_and") and condition.dtype is bool_:
-        for part in condition.args:
-            yield from _conjuncts(part, row, key)
-    if name not in ("less", "less_equal", "greater", "greater_equal") or not condition.args[0].dtype.is_int:
-        return
-    low, high = (_index(e) for e in (condition.args if name.startswith("less") else condition.args[::-1]))
-    if low is None or high is None:
-        return
-    difference = low - high + (0 if name.endswith("equal") else 1)
-    a, b = ix.coefficient(difference, key), ix.coefficient(difference, row)
-    rest = substitute(difference, {key: const(0), row: const(0)})
-    if a and b is not None and not any(n.op is LOAD for n in walk(rest)):
-        yield a, b, rest
-
-
-def _index(e: Expr) -> Expr | None:
-    """An integer as i64, where no step on the way wraps."""
-    if e.is_const:
-        return const(e.value)
-    if e.dtype is i64:
-        return e
-    if e.dtype is not i32:
-        return None
-    if e.op.name == "cast" and e.args[0].dtype is i64:
-        return e.args[0]  # of an index: within the bounds of arrays
-    if e.op.name in ("add", "subtract"):
-        parts = [_index(a) for a in e.args]
-        return None if None in parts else e.op(*parts)
-    return None
 
 
 __all__ = ["ACC", "P", "Online", "exponential", "recognised", "shifted"]

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Mma, Stmt, Store, Wait, const, load, size, substitute, var, walk
+from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, f32
@@ -45,7 +45,7 @@ from .bind import T, threads
 from .contraction import Contraction, guarded
 from .operand import LANE, TRUE, Operand, Staged, divides, length, stripped
 from .operand import position as placed
-from .share import LANES, G, H, Share
+from .share import LANES, G, H, Share, filled, moved, multiplied, read_where
 from .tensor import copied, padded, products_of
 from .tiled import KT, Tile, finished, tile_order
 
@@ -191,8 +191,8 @@ class _Kernel:
 
     def start(self, first: Expr, last: Expr) -> list[Stmt]:
         """Nothing summed; q, and the first keys and values on their way."""
-        begun = [*self.filled(self.out, 0.0), *self.filled(self.m, float("-inf")), *self.filled(self.l, 0.0),
-                 *(s for part in self.moved(self.q, self.row, const(0), const(0)) for s in part)]
+        begun = [*filled(self.out, 0.0), *filled(self.m, float("-inf")), *filled(self.l, 0.0),
+                 *(s for part in moved(self.q, self.row, const(0)) for s in part)]
         ahead = [(x, first + j) for j in range(self.form.slots - 1) for x in (self.k, self.v)] or [(self.k, first)]
         out = [[s for part in self.brought(x, at, last) for s in part] for x, at in ahead]
         return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:])]
@@ -204,63 +204,20 @@ class _Kernel:
         early, late = ((self.v, KT), (self.k, KT + 1)) if slots == 1 else ((self.k, KT + (slots - 1)), (self.v, KT + (slots - 1)))
         (first, kept), (second, kept_too) = (self.brought(x, at, last) for x, at in (early, late))
         top, shuffles = self.across("t", self.top, lookup("fmax"))
-        scores = self.product(self.s, self.scores, self.q, self.k, self.depth)
+        scores = multiplied(self.s, self.scores, self.q, self.k, self.depth, self.form.products, KT % slots)
+        result = multiplied(self.out, self.sums, self.held if self.form.halves else self.p, self.v, KEYS, self.form.products, KT % slots)
         later = 2 * (slots - 2) if slots > 2 and first and second else 0  # of what is on its way, two loops over threads for each step
-        return [Wait(later), threads(*first, *self.filled(self.s, 0.0), *scores, *kept),
+        return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept),
                 Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), *([Wait(0)] if slots == 1 else []),
-                threads(*second, *self.product(self.out, self.sums, self.p, self.v, KEYS), *kept_too)]
-
-    def filled(self, b: Buffer, value: float) -> list[Stmt]:
-        e, n = var("e"), b.shape[1]
-        assert isinstance(n, int)
-        return [Loop("e", const(0), const(n), 1, "vector", (Store(b, (T, e), const(value, f32)),), n)]
+                threads(*second, *result, *kept_too)]
 
     def brought(self, x: Staged, step: Expr, last: Expr) -> tuple[list[Stmt], list[Stmt]]:
-        """``moved`` of the keys, or values, of a step, if there is such a step."""
+        """What begins the way of the keys, or values, of a step to shared memory, and what ends it, if there is such a step."""
         at = step * KEYS
         row, k = (at, const(0)) if x is self.k else (const(0), at)
-        begun, kept = self.moved(x, row, k, step % x.slots)
+        registers, begun, kept = moved(x, row, k, step % x.slots)
         exists = TRUE if step is KT else step < last
-        locals_ = [s for s in begun if isinstance(s, Local)]
-        return [*locals_, *guarded(exists, [s for s in begun if not isinstance(s, Local)])], guarded(exists, kept) if kept else []
-
-    def moved(self, x: Staged, row: Expr, k: Expr, slot: Expr) -> tuple[list[Stmt], list[Stmt]]:
-        """A tile on its way to shared memory: what begins it, and what is done when there is time to wait for it."""
-        if copied(x.operand, x.dtype):
-            return x.copy(row, k, slot), []
-        return [Local(x.registers), *x.fetch(row, k)], x.keep(slot)
-
-    # -- products ---------------------------------------------------------------------------------
-
-    def product(self, acc: Buffer, share: Share, a: Staged, b: Staged, depth: int) -> list[Stmt]:
-        if self.form.products:
-            first, rows = share.span
-            held = a is self.p and self.form.halves
-            left, at, steps = (self.held, T, (0, 0)) if held else (a.buffer, first * a.row_step, (a.row_step, a.k_step))
-            return [Mma(acc, T, left, at, steps, b.buffer, KT % b.slots * b.pitch, (b.row_step, b.k_step), (rows, b.rows, depth),
-                        self.form.products)]
-        k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
-        fragments = [self.fragment("fa", a, share.high, 1, share.row), self.fragment("fb", b, across, share.near, share.column)]
-        with ix.ranges({e: const(share.count), u: const(4)}):
-            x, y = (load(f, (at * 4 + u,)) for (f, _), at in zip(fragments, (e // across, e % across), strict=True))
-            added = self.c.added(load(acc, (T, e)), x, y)
-        lanes = Loop("e", const(0), const(share.count), 1, "vector", (Store(acc, (T, e), added),), share.count)
-        inner = [*(Local(f) for f, _ in fragments), *(s for _, body in fragments for s in body),
-                 Loop("u", const(0), const(4), 1, "unroll", (lanes,))]
-        return [Loop(k["name"], const(0), const(depth // 4), 1, "serial", tuple(inner))]
-
-    def fragment(self, name: str, s: Staged, count: int, near: int, place: Callable[[Expr], Expr]) -> tuple[Buffer, list[Stmt]]:
-        """Four contracted elements of a thread's rows (or columns), in registers."""
-        f, u, k = Buffer(name, s.dtype, (4 * count,), "register"), var("u"), var("k") * 4
-
-        def vector(n: int, into: Expr, at: Expr) -> Stmt:
-            return Loop("v", const(0), const(n), 1, "vector", (Store(f, (into,), load(s.buffer, (at,))),), n)
-
-        if s.k_step == 1:
-            assert near == 1
-            return f, [Loop("g_", const(0), const(count), 1, "unroll", (vector(4, G * 4 + LANE, place(G) * s.row_step + k + LANE),))]
-        one = vector(near, (G * near + LANE) * 4 + u, (k + u) * s.k_step + place(G) + LANE)
-        return f, [Loop("u", const(0), const(4), 1, "unroll", (Loop("g_", const(0), const(count // near), 1, "unroll", (one,)),))]
+        return [*registers, *guarded(exists, begun)], guarded(exists, kept) if kept else []
 
     # -- rows -------------------------------------------------------------------------------------
 
@@ -271,8 +228,8 @@ class _Kernel:
         start, stop = o.inside(self.row + first, count)
         stops = [*([] if stop is None else [stop]), *([] if key is TRUE else [size(length(o.keys))])]
         inside = reduce(operator.and_, [x >= KT * KEYS + KEYS for x in stops], TRUE if start is None else start <= KT * KEYS)
-        everywhere = self.highest(lookup("where")(key, _guarded(o.score, row & key), LOWEST))
-        return everywhere if inside is TRUE else [If(inside, tuple(self.highest(_guarded(o.unmasked, row))), tuple(everywhere))]
+        everywhere = self.highest(lookup("where")(key, read_where(o.score, row & key, {}), LOWEST))
+        return everywhere if inside is TRUE else [If(inside, tuple(self.highest(read_where(o.unmasked, row, {}))), tuple(everywhere))]
 
     def highest(self, score: Expr) -> list[Stmt]:
         """Scores of a thread, given over ``ACC`` at a row ``x`` and a key ``y``."""
@@ -306,7 +263,7 @@ class _Kernel:
         o, share, sums, c = self.o, self.scores, self.sums, self.factor
         new, shift, scale, p = (var(n, f32) for n in ("new", "shift", "scale", "e"))
         row, key = self.edges(var("x"), var("y"))
-        weight = substitute(_guarded(o.weight, row & key), {**self.place(), P: p})
+        weight = substitute(read_where(o.weight, row & key, self.place()), {P: p})
         value = weight if self.form.dtype is f32 else lookup("cast")(weight, dtype=self.form.dtype)
         element = (T, share.element(H, G, LANE))
         into = Store(self.held, element, value) if self.form.halves else Store(
@@ -331,15 +288,6 @@ class _Kernel:
         with ix.ranges({H: const(share.high), G: const(share.groups)}):
             body = finished(self.c, tile, self.row + share.row(H), share.column(G), share.near, result)
         return [share.each_row([share.each_group(body)])]
-
-
-def _guarded(e: Expr, edge: Expr) -> Expr:
-    """A value that is read from memory where its position exists."""
-    if edge is TRUE:
-        return e
-    loads = {x: load(x["buffer"], x.args[:-1] if x["masked"] else x.args, edge & x.args[-1] if x["masked"] else edge)
-             for x in walk(e) if x.op is LOAD}
-    return substitute(e, loads) if loads else e
 
 
 def _up(n: Size, step: int) -> int:

@@ -1,19 +1,24 @@
-"""Which elements of a tile of a block a thread has in registers, where whole rows belong to lanes of one warp.
+"""Tiles of which every thread has some elements in registers, whole rows in the lanes of one warp; and products that are added to them.
 
-    Share(high=2, groups=8, near=2, tensor=True)      16 rows x 64 columns of each warp, as tensor cores leave them: of lane 5 the rows 1
-                                                      and 9, and of these the columns 2 and 3 of each eight
-    Share(high=8, groups=1, near=4, tensor=False)     128 rows x 64 columns: 16 lanes share 8 rows, each has 4 neighbours of these
+    Share(2, 8, 2, tensor=True)     of a tile of 128 x 64 a thread has rows r and r + 8, and of these 8 times 2 neighbouring columns
+
+Tensor cores multiply where they take the operands (then a warp has 16 or 32 whole rows), else single threads do, with fma. What is
+computed from a tile (an online softmax, a chain of contractions) is up to the schedule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xlc.ir.loops import Expr, Loop, Stmt, const, var
+from xlc.ir import index as ix
+from xlc.ir.loops import LOAD, Buffer, Expr, Local, Loop, Mma, Stmt, Store, const, load, substitute, var, walk
+from xlc.ir.op import lookup
+from xlc.ir.types import f32
 
 from .bind import T
-from .operand import LANE
+from .operand import LANE, TRUE, Staged
+from .tensor import copied
 
 LANES = 16  # threads that share rows, where they multiply themselves
 H, G = var("h_"), var("g_")
@@ -61,4 +66,61 @@ class Share:
         return self.each_group([Loop(LANE["name"], const(0), const(self.near), 1, "unroll", tuple(body))])
 
 
-__all__ = ["LANES", "G", "H", "Share"]
+def filled(b: Buffer, value: float) -> list[Stmt]:
+    e, n = var("e"), b.shape[1]
+    assert isinstance(n, int)
+    return [Loop("e", const(0), const(n), 1, "vector", (Store(b, (T, e), const(value, f32)),), n)]
+
+
+def moved(x: Staged, row: Expr, k: Expr, slot: Expr = const(0)) -> tuple[list[Stmt], list[Stmt], list[Stmt]]:  # noqa: B008  (immutable)
+    """A tile on its way to shared memory: registers for it, what begins it, and what is done when there is time to wait for it."""
+    if copied(x.operand, x.dtype):
+        return [], x.copy(row, k, slot), []
+    return [Local(x.registers)], x.fetch(row, k), x.keep(slot)
+
+
+def multiplied(acc: Buffer, share: Share, a: Staged | Buffer, b: Staged, depth: int, products: int,
+               slot: Expr = const(0)) -> list[Stmt]:  # noqa: B008  (immutable)
+    """The product of two tiles is added to what each thread has in ``acc``; ``products`` of tensor cores (0: none), which take the left one
+    from registers, too. ``slot`` is that of b."""
+    if products:
+        first, rows = share.span
+        source, at, steps = (a, T, (0, 0)) if isinstance(a, Buffer) else (a.buffer, first * a.row_step, (a.row_step, a.k_step))
+        return [Mma(acc, T, source, at, steps, b.buffer, slot * b.pitch, (b.row_step, b.k_step), (rows, b.rows, depth), products)]
+    assert isinstance(a, Staged)
+    k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
+    fragments = [_fragment("fa", a, share.high, 1, share.row), _fragment("fb", b, across, share.near, share.column)]
+    with ix.ranges({e: const(share.count), u: const(4)}):
+        left, right = (load(f, (at * 4 + u,)) for (f, _), at in zip(fragments, (e // across, e % across), strict=True))
+        added = lookup("fma")(left, right, load(acc, (T, e)))
+    lanes = Loop("e", const(0), const(share.count), 1, "vector", (Store(acc, (T, e), added),), share.count)
+    inner = [*(Local(f) for f, _ in fragments), *(s for _, body in fragments for s in body),
+             Loop("u", const(0), const(4), 1, "unroll", (lanes,))]
+    return [Loop(k["name"], const(0), const(depth // 4), 1, "serial", tuple(inner))]
+
+
+def _fragment(name: str, s: Staged, count: int, near: int, place: Callable[[Expr], Expr]) -> tuple[Buffer, list[Stmt]]:
+    """Four contracted elements of a thread's rows (or columns), in registers."""
+    f, u, k = Buffer(name, s.dtype, (4 * count,), "register"), var("u"), var("k") * 4
+
+    def vector(n: int, into: Expr, at: Expr) -> Stmt:
+        return Loop("v", const(0), const(n), 1, "vector", (Store(f, (into,), load(s.buffer, (at,))),), n)
+
+    if s.k_step == 1:
+        assert near == 1
+        return f, [Loop("g_", const(0), const(count), 1, "unroll", (vector(4, G * 4 + LANE, place(G) * s.row_step + k + LANE),))]
+    one = vector(near, (G * near + LANE) * 4 + u, (k + u) * s.k_step + place(G) + LANE)
+    return f, [Loop("u", const(0), const(4), 1, "unroll", (Loop("g_", const(0), const(count // near), 1, "unroll", (one,)),))]
+
+
+def read_where(e: Expr, edge: Expr, at: dict[Expr, Expr]) -> Expr:
+    """A value at a position, that is read from memory where that exists."""
+    e = substitute(e, at)
+    if edge is TRUE:
+        return e
+    loads = {x: load(x["buffer"], x.args[:-1] if x["masked"] else x.args, edge & x.args[-1] if x["masked"] else edge)
+             for x in walk(e) if x.op is LOAD}
+    return substitute(e, loads) if loads else e
+
+
+__all__ = ["LANES", "G", "H", "Share", "filled", "moved", "multiplied", "read_where"]
