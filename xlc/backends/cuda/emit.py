@@ -318,7 +318,7 @@ def _words(kernel: Kernel) -> int:
     for s in statements(kernel.body):
         if isinstance(s, Local) and s.buffer.space == "register":
             shape = s.buffer.shape[1:] if s.buffer.shape[:1] == (THREADS,) and len(s.buffer.shape) > 1 else s.buffer.shape
-            total += -(-prod(n for n in shape if isinstance(n, int)) * s.buffer.dtype.bits // 32)
+            total += prod(n for n in shape if isinstance(n, int)) * -(-s.buffer.dtype.bits // 32)
     return total
 
 
