@@ -121,7 +121,8 @@ def _smaller(case: Case) -> Any:
 
 def size(case: Case) -> tuple[int, ...]:
     graph = case.graph
-    return (len([n for n in graph.nodes() if n.op.name not in ("parameter", "full")]), len(graph.params), len(graph.results), len(case.runs))
+    computed = [n for n in graph.nodes() if n.op.name not in ("parameter", "full")]
+    return len(computed), len(graph.params), len(graph.results), len(case.runs)
 
 
 def reduce_case(case: Case, seconds: float = 20, **options: Any) -> tuple[Case, str]:

@@ -157,7 +157,7 @@ MMA = """kernel k(in a: f16[1024], in b: f16[1024], out y: f32[4096]) {
       vector v in 0..2 width 2 { s[t*2+v] = b[t*2+v] }
     }
     thread t in 0..256 {
-      mma acc[t], p[t], s[0] steps 1 16, shape 32 16 16 products 1
+      mma acc[t], p[0] steps 0 0, s[0] steps 1 16, shape 32 16 16 products 1
     }
     thread t in 0..256 {
       unroll e in 0..16 { y[t*16+e] = acc[t,e] }
@@ -169,7 +169,7 @@ MMA = """kernel k(in a: f16[1024], in b: f16[1024], out y: f32[4096]) {
 def test_a_left_operand_in_registers() -> None:
     """Read back from its text; by the interpreter and as a kernel on the shim; what would read registers too early is refused."""
     kernel = parse_kernel(MMA)
-    assert str(parse_kernel(str(kernel))) == str(kernel) and "mma acc[t], p[t], s[0] steps 1 16" in str(kernel)
+    assert str(parse_kernel(str(kernel))) == str(kernel) and "mma acc[t], p[0] steps 0 0, s[0] steps 1 16" in str(kernel)
     verify_kernel(kernel)
     a, b = values(1024, dtype="f2"), values(1024, seed=1, dtype="f2")
     product = a[:512].reshape(32, 16).astype("f8") @ b[:256].reshape(16, 16).astype("f8") + 1
@@ -177,8 +177,8 @@ def test_a_left_operand_in_registers() -> None:
     expected = product[e // 8 * 16 + e // 2 % 2 * 8 + t % 32 // 4, e // 4 % 2 * 8 + t % 4 * 2 + e % 2]
     np.testing.assert_allclose(interpret_kernel(kernel, [a, b])[0].reshape(256, 16), expected, rtol=1e-6)
     early = MMA.replace("    }\n    thread t in 0..256 {\n      mma", "      mma")
-    for text, message in ((early, "reads p of other threads, and writes it"), (MMA.replace("p: f16[256,16]", "p: f16[256,17]"), "reads p"),
-                          (MMA.replace("p[t], s", "p[0], s"), "reads p"), (MMA.replace("f16", "f32"), "reads p")):
+    for text, message in ((early, "reads p of other threads, and writes it"), (MMA.replace("p: f16[256,16]", "p: f16[256,17]"), "takes p"),
+                          (MMA.replace("f16", "f32"), "takes p")):
         with pytest.raises(VerifyError, match=message):
             verify_kernel(parse_kernel(text))
 

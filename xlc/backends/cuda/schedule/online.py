@@ -118,11 +118,9 @@ def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
 def _tall(o: Online, cores: int) -> bool:
     """Whether blocks of twice ``ROWS`` are good: there are enough of them, and hardly more rows in them than there are. A size that has a
     name is large."""
-    rows, batch = length(o.rows), length(o.batch)
-    if not isinstance(rows, int):
-        return True
-    short = pieces(rows, ROWS)
-    return (short % 2 == 0 or short > 8) and (not isinstance(batch, int) or pieces(rows, 2 * ROWS) * batch >= cores)
+    short, tall = (pieces(length(o.rows), n) for n in (ROWS, 2 * ROWS))
+    blocks = tall * length(o.batch)
+    return not isinstance(short, int) or (short % 2 == 0 or short > 8) and (not isinstance(blocks, int) or blocks >= cores)
 
 
 def lower_online(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]:

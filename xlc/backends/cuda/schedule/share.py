@@ -85,7 +85,7 @@ def multiplied(acc: Buffer, share: Share, a: Staged | Buffer, b: Staged, depth: 
     from registers, too. ``slot`` is that of b."""
     if products:
         first, rows = share.span
-        source, at, steps = (a, T, (0, 0)) if isinstance(a, Buffer) else (a.buffer, first * a.row_step, (a.row_step, a.k_step))
+        source, at, steps = (a, const(0), (0, 0)) if isinstance(a, Buffer) else (a.buffer, first * a.row_step, (a.row_step, a.k_step))
         return [Mma(acc, T, source, at, steps, b.buffer, slot * b.pitch, (b.row_step, b.k_step), (rows, b.rows, depth), products)]
     assert isinstance(a, Staged)
     k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
