@@ -1,5 +1,5 @@
 """The CUDA backend where there is no GPU: ``jit(f, device="shim")`` runs the CUDA text on the CPU, in the order of threads that follows the
-colon: shim, shim:descending, shim:random."""
+colon, as for the chip that follows the next: shim, shim:descending, shim:random, shim:random:sm_90."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class ShimBackend(CudaBackend):
 
 @functools.cache
 def shim(device: str) -> ShimBackend:
-    return ShimBackend(ShimDevice(order=device.partition(":")[2] or "ascending"))
+    order, arch = (*device.split(":")[1:], "", "")[:2]
+    return ShimBackend(ShimDevice(arch or "sm_80", order=order or "ascending"))
 
 
 def install() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_backend import CHIPS, MISSING
+from cuda_backend import CHIPS, MISSING, install
 from cuda_shim import ShimDevice, table
 
+import xlc
 from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.backend import numerics, prelude
 from xlc.backends.cuda.emit import emit_kernel
@@ -24,6 +25,7 @@ from xlc.ir.parse_kernel import parse_kernel
 from xlc.ir.types import DType, bf16, f16, f32
 from xlc.ir.verify import VerifyError, check_kernel, verify_kernel
 
+install()
 shim = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 chip = pytest.mark.skipif(not CHIPS, reason="needs NVRTC")
 BF16 = ml_dtypes.bfloat16
@@ -213,7 +215,6 @@ def test_the_assembler_runs_products_in_the_background(ta: bool, tb: bool, regis
 
 # ------------------------------------------------------------------------------------------------ what is under way
 
-
 SMALL = """
 kernel k(out y: f32[256]) {
   block b in 0..1 {
@@ -262,3 +263,45 @@ def test_wrong_statements_are_refused() -> None:
         assert old in text, text
         with pytest.raises(VerifyError, match=message):
             verify_kernel(parse_kernel(text.replace(old, new)))
+
+
+# ------------------------------------------------------------------------------------------------ contractions
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return rng.standard_normal(shape).astype("f4").astype(dtype)
+
+
+def close(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """A product that is summed in f32 and rounded to the dtype of its operands."""
+    a, b, unit = a.astype("f8"), b.astype("f8"), 2.0**-8 if a.dtype == BF16 else 2.0**-11
+    scale = np.abs(a) @ np.abs(b)
+    assert np.all(np.abs(y.astype("f8") - a @ b) <= unit * np.abs(a @ b) + 2.0**-20 * scale)
+
+
+def products(f: Any, *arrays: np.ndarray, order: str = "random") -> tuple[list[np.ndarray], list[Mma]]:
+    """The results, and the products of tensor cores that made them."""
+    program = xlc.jit(f, device=f"shim:{order}:sm_90")
+    compiled = program.compile(*arrays)
+    for k in compiled.kernels:
+        assert all("may touch" in u or "may reach" in u for u in verify_kernel(k))
+    out = program(*arrays)
+    return list(out) if isinstance(out, tuple) else [out], [s for k in compiled.kernels for s in statements(k.body) if isinstance(s, Mma)]
+
+
+SHAPES = [(64, 64, 64), (72, 200, 136), (37, 65, 41), (130, 300, 70)]
+
+
+@shim
+@pytest.mark.parametrize("dtype", [np.float16, BF16], ids=["f16", "bf16"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_both_operands_in_both_orders(shape: tuple[int, int, int], dtype: Any) -> None:
+    m, k, n = shape
+    rng = np.random.default_rng(m)
+    a, at, b, bt = (draw(rng, s, dtype) for s in ((m, k), (k, m), (k, n), (n, k)))
+    found, mmas = products(lambda a, at, b, bt: (a @ b, at.T @ b, a @ bt.T, at.T @ bt.T), a, at, b, bt)
+    assert len(mmas) == 4 and {s.group for s in mmas} == {128}
+    if k % 8 == 0 and m % 8 == 0 and n % 8 == 0:
+        assert {(s.a_steps[0] == 1, s.b_steps[0] == 1) for s in mmas} == {(False, True), (True, True), (False, False), (True, False)}
+    for y, (x, z) in zip(found, ((a, b), (at.T, b), (a, bt.T), (at.T, bt.T)), strict=True):
+        close(y, x, z)
