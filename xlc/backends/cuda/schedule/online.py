@@ -47,6 +47,7 @@ from .operand import position as placed
 from .share import LANES, G, H, Share, filled, moved, multiplied, read_where
 from .tensor import copied, padded, products_of
 from .tiled import KT, Tile, finished, tile_order
+from .warpgroup import panels
 
 if TYPE_CHECKING:
     from ..backend import Gpu
@@ -56,19 +57,22 @@ ROWS = 128
 WIDEST, DEEPEST = 128, 256  # columns of the result, whose sums are registers; contracted elements of the scores
 FEW = 16  # rows, below which reading k and v bounds the time, and other schedules share that out better
 LONG = 1024  # keys from which that matters
+WARPGROUP = 128
 LOWEST = const(float("-inf"), f32)
 
 
 @dataclass(frozen=True)
 class Form:
     """How an ``Online`` is computed: the rows of a block, and the keys of a step, the dtype of operands, the products of tensor cores (0:
-    none), and how many tiles of keys there is room for, and of values."""
+    none), how many tiles of keys there is room for, and of values, and how many threads multiply together. Four warps multiply in the
+    background: the values of one step while scores of the next are, so that they need room for one more tile."""
 
     rows: int
     keys: int
     dtype: DType
     products: int
     slots: int = 1
+    together: int = 32
 
     @property
     def halves(self) -> bool:
@@ -77,7 +81,7 @@ class Form:
 
     def share(self, columns: int, near: int) -> Share:
         if self.products:
-            return Share(self.rows // 64, columns // 8, 2, True)
+            return Share(self.rows // 64, columns // 8, 2, True, self.together)
         return Share(self.rows // LANES, columns // LANES // near, near, False)
 
 
@@ -109,6 +113,8 @@ def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
         if first[0].bits == 16 and _tall(o, machine.cores):  # a warp has 32 rows: it reads each fragment of k and v for two products
             sizes.insert(0, (2 * ROWS, KEYS if columns <= 64 else KEYS // 2))
         forms = [Form(*s, *first, slots) for s in sizes for slots in ((3, 2, 1) if first[0].bits == 16 else (1,))]
+        if first[0].bits == 16 and machine.wgmma and depth % 64 == columns % 64 == 0:
+            forms[:0] = [Form(ROWS, KEYS if columns <= 64 else 2 * KEYS, *first, slots, WARPGROUP) for slots in (3, 2)]
     few = isinstance(rows, int) and rows <= ROWS // 2 or columns > 64
     forms += [Form(r, KEYS, f32, 0) for r in (ROWS, ROWS // 2) if r < ROWS or not few]
     fitting = (f for f in forms if (k := _Kernel(o, f)).shared <= machine.shared and (f.slots < 3 or k.plain))
@@ -147,9 +153,12 @@ class _Kernel:
         c.batch, c.a = o.batch, Operand("a", c.a.value, o.rows, o.keys)
         self.depth, self.columns = (_up(length(d), 16) for d in (o.depth, o.columns))
         rows, dtype = form.rows, form.dtype
-        self.q = padded(Operand("q", o.q, o.rows, o.depth), rows, self.depth, dtype, 1)
-        self.k = padded(Operand("k", o.k, o.keys, o.depth), form.keys, self.depth, dtype, form.slots)
-        self.v = padded(Operand("v", o.v, o.columns, o.keys), self.columns, form.keys, dtype, form.slots)
+        late = form.together == WARPGROUP
+        staged = panels if late else padded
+        self.q = staged(Operand("q", o.q, o.rows, o.depth), rows, self.depth, dtype, 1)
+        self.k = staged(Operand("k", o.k, o.keys, o.depth), form.keys, self.depth, dtype, form.slots)
+        self.v = staged(Operand("v", o.v, o.columns, o.keys), self.columns, form.keys, dtype, form.slots + late)
+        self.done = [Wait(0, True)] if late else []
         self.p = Staged(Operand("p", ACC, (), ()), rows, form.keys, dtype, form.keys + (8 if dtype.bits == 16 else 4), 1, 1)
         self.scores = form.share(form.keys, 1 if self.k.k_step == 1 else 4)
         self.sums = form.share(self.columns, 1 if self.v.k_step == 1 else min(4, self.columns // LANES & -(self.columns // LANES)))
@@ -188,9 +197,10 @@ class _Kernel:
         buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l, *([self.held] if self.form.halves else [])]
         with ix.ranges({T: const(256), KT: steps}):
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
+            all_ = guarded(first < last, [loop, *self.done]) if self.done else [loop]  # no product is under way where there was none
             total, lets = self.across("l", self.l, lookup("add"))
             return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *map(Local, buffers),
-                    *self.start(first, last), loop, *lets, threads(*self.epilogue(total))]
+                    *self.start(first, last), *all_, *lets, threads(*self.epilogue(total))]
 
     def start(self, first: Expr, last: Expr) -> list[Stmt]:
         """Nothing summed; q, and the first keys and values on their way."""
@@ -208,9 +218,10 @@ class _Kernel:
         (first, kept), (second, kept_too) = (self.brought(x, at, last) for x, at in (early, late))
         top, shuffles = self.across("t", self.top, lookup("fmax"))
         scores = multiplied(self.s, self.scores, self.q, self.k, self.depth, products, KT % slots)
-        result = multiplied(self.out, self.sums, self.held if self.form.halves else self.p, self.v, self.form.keys, products, KT % slots)
+        left = self.held if self.form.halves else self.p
+        result = multiplied(self.out, self.sums, left, self.v, self.form.keys, products, KT % self.v.slots)
         later = 2 * (slots - 2) if slots > 2 and first and second else 0  # of what is on its way, two loops over threads for each step
-        return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept),
+        return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept, *self.done),
                 Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), *([Wait(0)] if slots == 1 else []),
                 threads(*second, *result, *kept_too)]
 
