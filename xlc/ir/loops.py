@@ -274,9 +274,9 @@ class Mma:
     + w (PTX ISA, mma.m16n8k16); of four warps, each has 16 of 64 rows: i*64 + thread//32%4*16 + h*8 + lane//4 (wgmma.m64nNk16).
 
     ``a`` and ``b`` lie in shared memory: (row, k) of a at a_at + place(row, k, a_steps), (k, column) of b at b_at + place(column, k,
-    b_steps). Four warps take panels (three steps), and a also from registers, where it lies as a result does: (row, k) at ((k//8)*2 +
-    h)*2 + w, in the lane that has that row and k%8 as its column. Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1),
-    or its three largest partial products are summed (3).
+    b_steps). Four warps take panels (three steps). A left operand of halves may be in registers, where it lies as a result does: (row, k)
+    at ((i*contracted/8 + k//8)*2 + h)*2 + w, in the lane that has that row and k%8 as its column, since an earlier loop over threads.
+    Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1), or its three largest partial products are summed (3).
 
     What four warps do may be done later: until a ``Wait`` for it, nothing may touch ``acc``, or write what is read."""
 

@@ -18,7 +18,7 @@ from ..errors import XlcValueError
 from . import plan as plans
 from .index import polynomial
 from .late import late_products
-from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, Wait, const, expressions, statements, walk
+from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, Wait, const, expressions, statements, var, walk
 from .loops import size as size_expr
 from .node import Graph, Node, bodies
 from .plan import ALIGNMENT, PLACES, Branch, Entry, Launch, Plan, Slot
@@ -191,6 +191,8 @@ class _KernelChecker:
                 seen = {a.buffer for a in self.accesses if a.write and any(v is s for v in a.loops)}
                 own = {x.buffer for x in statements(s.body) if isinstance(x, Local)}  # each iteration has these for itself
                 self.unproven += conflicts(s, self.accesses, seen - own)
+        if s.kind == "thread":
+            self.check_lanes(s)
         del self.variables[s.var]
 
     def check_inplace(self) -> None:
@@ -264,7 +266,9 @@ class _KernelChecker:
         self.access(s.acc, (s.thread, const(0)), None, True)
         operands = [(s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)]
         if s.a.space == "register":
-            self.access(s.a, (s.thread, const(rows * depth // s.group - 1)), None, False)
+            if s.a == s.acc or s.a.dtype is f32 or s.a.shape[1:] != (rows * depth // s.group,):
+                self.fail(f"mma of the shape {s.shape} takes {s.a.name}, {s.a.dtype}{list(s.a.shape)} {s.a.space}, for the left operand")
+            self.access(s.a, (s.thread, const(0)), None, False)
             del operands[0]
         for b, first, steps, n in operands:
             self.panels(s, steps, n, first)
@@ -284,6 +288,17 @@ class _KernelChecker:
             if sorted(steps[:2]) != [1, 64] or not whole or steps[0] == 1 and n % 64:
                 self.fail(f"mma of {s.group} threads on {n} rows at {first} in steps of {steps}: expected panels of 64, that begin at "
                           f"multiples of {PANEL}")
+
+    def check_lanes(self, s: Loop) -> None:
+        """Registers of other threads, as a loop over threads may read them, are from before it."""
+        own = var(s.var)
+        written = {x.buffer for x in statements(s.body) if isinstance(x, Store)}
+        read = {x.a for x in statements(s.body) if isinstance(x, Mma)}
+        read |= {e["buffer"] for x in statements(s.body) for e in walk(*expressions(x)) if e.op is LOAD and e.args[0] is not own}
+        inside = {x.buffer for x in statements(s.body) if isinstance(x, Local)}
+        for b in sorted(read & written - inside, key=lambda b: b.name):
+            if b.space == "register":
+                self.fail(f"the loop over threads {s.var} reads {b.name} of other threads, and writes it")
 
     def access(self, b: Buffer, index: Sequence[Expr], mask: Expr | None, write: bool) -> None:
         what = f"{b.name}[{', '.join(map(str, index))}]"
