@@ -306,8 +306,12 @@ def _gelu_tanh_slope(x: Any) -> Any:
     return s + x * (s * expit(-u)) * (x * x * (3 * 0.044715) + 1) * (2 * c)
 
 
+# where f32 is enough for f16, but next to these ties
+_ties: dict[str, dict[float, float]] = {
+    "exp": {0.007297515869140625: 1.0068359375, 0.0226898193359375: 1.0224609375}, "exp2": {0.0007042884826660156: 1.0009765625},
+    "log": {0.005340576171875: -5.23046875}, "tanh": {}, "rsqrt": {}}
 _made: dict[str, Op] = {
-    name: elementwise(name, oracle, FLOATS, samples=[interval], vjp=vjp, decompose=getattr(vecmath, name))
+    name: elementwise(name, oracle, FLOATS, samples=[interval], vjp=vjp, decompose=getattr(vecmath, name), ties=_ties.get(name))
     for name, (oracle, interval, vjp) in _unary.items()}
 exp, exp2, expm1, log, log2, log10, log1p = (_made[n] for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p"))
 sin, cos, tan, sinh, cosh, tanh = (_made[n] for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh"))
