@@ -78,6 +78,9 @@ def _extreme_vjp(g: Any, y: Any, a: Any, b: Any) -> list[Any]:
 
 minimum = elementwise("minimum", np.minimum, ALL, arity=2, exact=True, vjp=_extreme_vjp, doc="nan if either is nan")
 maximum = elementwise("maximum", np.maximum, ALL, arity=2, exact=True, vjp=_extreme_vjp, doc="nan if either is nan")
+fold_minimum, fold_maximum = (
+    elementwise(f"fold_{op.name}", op.numpy, FLOATS, arity=2, exact=True, raw=True, vjp=_extreme_vjp, decompose=op,
+                doc=f"as {op.name}, but of +0 and -0 either: for folds, which have no first element") for op in (minimum, maximum))
 less, less_equal, greater, greater_equal, equal, not_equal = (
     elementwise(name, getattr(np, name), ALL, arity=2, result=bool_, exact=True, vjp=lambda g, y, a, b: [None, None])
     for name in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal"))

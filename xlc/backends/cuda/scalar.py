@@ -163,6 +163,8 @@ RULES: dict[str, Rule] = {
     "sqrt": _function("sqrt"), "floor": _function("floor"), "ceil": _function("ceil"), "trunc": _function("trunc"),
     "round": _function("rint"),
     "minimum": _extreme("xlc_minimum", "&&"), "maximum": _extreme("xlc_maximum", "||"),
+    "fold_minimum": lambda d, args, attrs: f"xlc_fold_minimum_{d}({args[0]}, {args[1]})",
+    "fold_maximum": lambda d, args, attrs: f"xlc_fold_maximum_{d}({args[0]}, {args[1]})",
     "less": _compare("<"), "less_equal": _compare("<="), "greater": _compare(">"), "greater_equal": _compare(">="),
     "equal": _compare("=="), "not_equal": _compare("!="),
     "bitwise_and": _bitwise("&"), "bitwise_or": _bitwise("|"), "bitwise_xor": _bitwise("^"), "bitwise_not": _not,

@@ -17,12 +17,13 @@ accumulator of twice the precision, so that the error is below that of pairwise 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var
 from xlc.ir.machine import Machine
-from xlc.ir.op import lookup
+from xlc.ir.op import Monoid, lookup
 from xlc.ir.types import f64, product
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
@@ -47,7 +48,16 @@ def lower_reduction(group: Group, places: Places, machine: Machine) -> tuple[Stm
     if found is None:
         return ()
     found.join()
+    found.folds = [replace(f, monoid=unordered(f.monoid)) for f in found.folds]
     return tuple(_Nest(found, choose(found, machine), machine).blocks())
+
+
+def unordered(m: Monoid) -> Monoid:
+    """The monoid for threads that merge in an order of their own: which of +0 and -0 is the larger depends on it anyway."""
+    def either(e: Expr) -> Expr:
+        return lookup(f"fold_{e.op.name}")(*e.args) if e.op.name in ("minimum", "maximum") and e.dtype.is_float else e
+
+    return replace(m, merge=lambda s, t: tuple(map(either, m.merge(s, t))))
 
 
 class _Nest:
