@@ -46,10 +46,12 @@ template <int N> XLC_INLINE void xlc_quotients_f32(float (&a)[N], float b) {
   }
 }
 template <int N> XLC_INLINE void xlc_quotients_f16(unsigned short (&a)[N], unsigned short b) {
-  float wide[N];
-  for (int i = 0; i < N; ++i) wide[i] = xlc_f16_to_f32(a[i]);
-  xlc_quotients_f32(wide, xlc_f16_to_f32(b));
-  for (int i = 0; i < N; ++i) a[i] = xlc_f32_to_f16(wide[i]);
+  for (int k = 0; k < N; k += 4) {
+    float wide[4];
+    for (int i = 0; i < 4; ++i) wide[i] = xlc_f16_to_f32(a[k + i]);
+    xlc_quotients_f32(wide, xlc_f16_to_f32(b));
+    for (int i = 0; i < 4; ++i) a[k + i] = xlc_f32_to_f16(wide[i]);
+  }
 }
 template <int N> XLC_INLINE void xlc_quotients_bf16(unsigned short (&a)[N], unsigned short b) {
   float wide[N];

@@ -171,7 +171,7 @@ class _Nest:
             if part * words <= KEEP:
                 return part if used + part * words <= KEEP_ALL else 0
             for together, most in ((2, KEEP), (1, KEEP_ALL)):
-                room = most * 3 // 4 if e.dtype.bits < 32 else most // words  # halves are worked on in registers of their own
+                room = most * 5 // 8 if e.dtype.bits < 32 else most // words  # halves are worked on in registers of their own
                 held = min(room, part) // width * width
                 rest = (part - held) * THREADS * e.dtype.bytes
                 if not used and self.team.lanes == THREADS and rest <= machine.shared // together - SPARE:
