@@ -11,15 +11,15 @@
 
 Invariant established: on a CPU, a reduction of more than LONG elements has at least FEW_ROWS results, or, down columns (of which vectors
 take COLUMNS together), FEW_PIECES pieces of them, unless a size is symbolic. The number of pieces depends on the shape alone: results do
-not depend on the number of threads. On a GPU, whose blocks of threads each take a row, or SIDE neighbouring ones, there are blocks for all
-of its processors, or no thread does more than STEPS. Contractions are cut there, too, where their results, a tile for each processor,
+not depend on the number of threads. On a GPU, whose blocks of threads each take a row, or SIDE neighbouring accesses of ACCESS bytes,
+there are blocks for all of its processors, or no thread does more than STEPS. Contractions are cut there, too, where their results, a tile for each processor,
 leave most of them idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import gcd, prod
 
 from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node
@@ -31,7 +31,7 @@ from .layout import free_dimensions
 FEW_ROWS, LONG, PIECES = 16, 1 << 16, 64
 COLUMNS, FEW_PIECES = 64, 8
 FEWEST = 8  # pieces that are worth a second reduction
-SIDE, STEPS = 32, 32
+SIDE, STEPS, ACCESS = 32, 32, 16
 TILE, PIECE = 64, 1024  # of a contraction: rows and columns that a core works on, contracted elements that are worth a piece
 
 
@@ -128,7 +128,7 @@ def _cut(x: Node, axes: Sequence[int], rows: int, machine: Machine) -> tuple[int
             return None
         axis = next((d for least in (PIECES, FEWEST) for d in axes if x.shape[d] >= least), None)
         return None if axis is None else (axis, -(-x.shape[axis] // PIECES))
-    blocks = rows if along else -(-rows // SIDE)
+    blocks = rows if along else -(-rows // (SIDE * gcd(x.shape[-1], ACCESS // max(x.dtype.bytes, 4))))
     steps = row // (4 * machine.threads if along else machine.threads // SIDE)  # of a thread, one after another
     if blocks >= 2 * machine.cores or steps < STEPS:
         return None
