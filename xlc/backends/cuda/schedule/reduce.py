@@ -21,7 +21,7 @@ from dataclasses import replace
 from itertools import count
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
 from xlc.ir.machine import Machine
 from xlc.ir.op import Monoid, lookup
 from xlc.ir.types import f64, product
@@ -75,10 +75,11 @@ class _Nest:
         self.locals: list[Stmt] = []
         self.far: dict[Expr, Expr] = {}  # kept values that registers do not hold: where they are instead
         self.near = 0  # steps whose values registers hold, if that is not all
+        self.early = False  # what is kept is on its way before anything is computed
         self.kept: list[tuple[int, Expr, Expr]] = self._keep(machine)
 
     def blocks(self) -> list[Stmt]:
-        body: list[Stmt] = []
+        body: list[Stmt] = self.ahead() if self.early else []
         stages = self.r.stages()
         for s in range(stages):
             body += self.stage(s, s + 1 < stages)
@@ -196,7 +197,27 @@ class _Nest:
                 self.far[where] = load(rest, (((k - self.near) * THREADS + T) * width + self.lane,))
             return where
 
-        return self.r.keep(worth, place)
+        kept = self.r.keep(worth, place)
+        if self.near and width > 1 and all(v.op is LOAD and not v["masked"] for _, v, _ in kept):
+            self.early = True
+            ((_, value, where),) = kept
+            self.r.map(lambda e, memo: substitute(e, {value: where}, memo))
+            return [(-1, value, where)]
+        return kept
+
+    def ahead(self) -> list[Stmt]:
+        """All of a row that registers do not hold is under way, past the registers, with what they hold, before a thread waits for any of
+        it: one block at a time must ask for as much as several would."""
+        ((_, value, where),) = self.kept
+        n = self.team.vector
+
+        def copied(far: bool) -> list[Stmt]:
+            at = {**self.moved, **(self.far if far else {})}
+            place = substitute(where, at)
+            store = Store(place["buffer"], place.args, substitute(value, at))
+            return [Loop("v", const(0), const(n), 1, "async" if far else "vector", (store,), n)]
+
+        return [threads(*self.guarded(self.steps(copied, [], True))), Wait(0)]
 
     def stage(self, s: int, shared: bool) -> list[Stmt]:
         """The folds and stores of a stage. ``shared``: every thread needs the results."""
