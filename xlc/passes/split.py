@@ -25,7 +25,7 @@ from xlc.ir.loops import var
 from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node, full
 from xlc.ir.op import lookup
-from xlc.ir.types import Type, f32, product
+from xlc.ir.types import Size, Type, f32, product
 
 from .layout import free_dimensions
 
@@ -129,6 +129,8 @@ def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
     rows = product(s for d, s in enumerate(x.shape) if d not in axes)
     if not isinstance(rows, int) or not rows or not all(isinstance(x.shape[d], int) for d in axes):
         return None
+    if machine.threads > 1:
+        x, axes = _neighbours_joined(x, axes)
     found = _cut(x, axes, rows, machine)
     if found is None:
         return None
@@ -152,6 +154,19 @@ def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
         partial = concat(partial, rest, axis=kept)
     total = n.op(partial, axes=(kept,))
     return cast(total, dtype=n.dtype) if wide else total
+
+
+def _neighbours_joined(x: Node, axes: Sequence[int]) -> tuple[Node, tuple[int, ...]]:
+    """Neighbouring axes as one, of which there may be as many pieces as of their product."""
+    shape: list[Size] = []
+    joined: list[int] = []
+    for d, s in enumerate(x.shape):
+        if d in axes and d - 1 in axes:
+            shape[-1] *= s
+        else:
+            joined += [len(shape)] if d in axes else []
+            shape.append(s)
+    return (x, tuple(axes)) if len(shape) == x.rank else (lookup("reshape")(x, shape=tuple(shape)), tuple(joined))
 
 
 def _cut(x: Node, axes: Sequence[int], rows: int, machine: Machine) -> tuple[int, int] | None:
