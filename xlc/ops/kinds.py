@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xlc.errors import XlcTypeError, XlcValueError
-from xlc.ir.loops import Expr
-from xlc.ir.op import Monoid, Op, register
-from xlc.ir.types import DTYPES, DType, Type, bool_, f32, f64
+from xlc.ir.loops import Expr, const
+from xlc.ir.op import Monoid, Op, lookup, register
+from xlc.ir.types import DTYPES, DType, Type, bf16, bool_, f16, f32, f64
 
 FLOATS = tuple(d for d in DTYPES.values() if d.is_float)
 INTS = tuple(d for d in DTYPES.values() if d.is_int)
@@ -54,25 +54,34 @@ def _widened(numpy: Callable[..., Any], exact: bool) -> Callable[..., Any]:
     return compute
 
 
-def _lowered(decompose: Callable[..., Any], exact: bool) -> Callable[..., Any]:
-    """A decomposition written for f32 and f64 serves the halves too: through f32 where that is exact, else through f64, rounded once."""
+def _lowered(decompose: Callable[..., Any], exact: bool, arity: int, ties: Mapping[float, float] | None) -> Callable[..., Any]:
+    """A decomposition written for f32 and f64 serves the halves too: through f32 where that is exact, else through f64, rounded once.
+
+    A result of f32 that is off by 1 ulp rounds to the right half unless it lies next to a tie. Of a function of one bf16 none does, and
+    of one f16 a few do, which are ``ties`` where they are known (a test goes through all 2^16 arguments of either)."""
 
     def scalar(*args: Expr, **attrs: Any) -> Any:
         from .scalar import cast
 
         if not isinstance(args[0], Expr) or not is_half(args[0].dtype):
             return decompose(*args, **attrs)
-        dtype, wide = args[0].dtype, f32 if exact else f64
+        dtype = args[0].dtype
+        through = exact or arity == 1 and (dtype is bf16 or ties is not None)
+        wide = f32 if through else f64
         out = decompose(*(cast(a, dtype=wide) if is_half(a.dtype) else a for a in args), **attrs)
-        return cast(out, dtype=dtype) if out.dtype is wide else out
+        out = cast(out, dtype=dtype) if out.dtype is wide else out
+        for x, y in (ties or {}).items() if dtype is f16 else ():
+            out = lookup("where")(lookup("equal")(args[0], const(x, f16)), const(y, f16), out)
+        return out
 
     return scalar
 
 
 def elementwise(name: str, numpy: Callable[..., Any], dtypes: Sequence[DType] = NUMBERS, *, arity: int = 1, result: DType | None = None,
                 vjp: Callable[..., Any] | None = None, decompose: Callable[..., Any] | None = None, exact: bool = False, raw: bool = False,
-                samples: Sequence[tuple[float, float]] = (), doc: str = "") -> Op:
-    """An operator on scalars of one dtype, applied at every position. ``raw``: the decomposition handles every dtype itself."""
+                ties: Mapping[float, float] | None = None, samples: Sequence[tuple[float, float]] = (), doc: str = "") -> Op:
+    """An operator on scalars of one dtype, applied at every position. ``raw``: the decomposition handles every dtype itself. ``ties``: the
+    f16 for which its f32 result rounds to the wrong f16, with the right one."""
     allowed = tuple(dtypes)
 
     def infer(*types: Type) -> Type:
@@ -89,7 +98,7 @@ def elementwise(name: str, numpy: Callable[..., Any], dtypes: Sequence[DType] = 
     def scalar(*args: DType) -> DType:
         return args[0] if result is None else result
 
-    lowered = decompose if decompose is None or raw else _lowered(decompose, exact)
+    lowered = decompose if decompose is None or raw else _lowered(decompose, exact, arity, ties)
     return register(Op(name, "elementwise", arity, infer, _widened(numpy, exact), scalar, vjp=vjp, decompose=lowered, dtypes=allowed,
                        samples=tuple(samples) or ((-4.0, 4.0),) * arity, exact=exact, doc=doc))
 

@@ -78,6 +78,9 @@ def _extreme_vjp(g: Any, y: Any, a: Any, b: Any) -> list[Any]:
 
 minimum = elementwise("minimum", np.minimum, ALL, arity=2, exact=True, vjp=_extreme_vjp, doc="nan if either is nan")
 maximum = elementwise("maximum", np.maximum, ALL, arity=2, exact=True, vjp=_extreme_vjp, doc="nan if either is nan")
+fold_minimum, fold_maximum = (
+    elementwise(f"fold_{op.name}", op.numpy, FLOATS, arity=2, exact=True, raw=True, vjp=_extreme_vjp, decompose=op,
+                doc=f"as {op.name}, but of +0 and -0 either: for folds, which have no first element") for op in (minimum, maximum))
 less, less_equal, greater, greater_equal, equal, not_equal = (
     elementwise(name, getattr(np, name), ALL, arity=2, result=bool_, exact=True, vjp=lambda g, y, a, b: [None, None])
     for name in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal"))
@@ -310,8 +313,12 @@ def _gelu_tanh_slope(x: Any) -> Any:
     return s + x * (s * expit(-u)) * (x * x * (3 * 0.044715) + 1) * (2 * c)
 
 
+# where f32 is enough for f16, but next to these ties
+_ties: dict[str, dict[float, float]] = {
+    "exp": {0.007297515869140625: 1.0068359375, 0.0226898193359375: 1.0224609375}, "exp2": {0.0007042884826660156: 1.0009765625},
+    "log": {0.005340576171875: -5.23046875}, "tanh": {}, "rsqrt": {}}
 _made: dict[str, Op] = {
-    name: elementwise(name, oracle, FLOATS, samples=[interval], vjp=vjp, decompose=getattr(vecmath, name))
+    name: elementwise(name, oracle, FLOATS, samples=[interval], vjp=vjp, decompose=getattr(vecmath, name), ties=_ties.get(name))
     for name, (oracle, interval, vjp) in _unary.items()}
 exp2_approx = elementwise("exp2_approx", np.exp2, (f32,), samples=[(-9, 9)], vjp=_unary["exp2"][2], decompose=vecmath.exp2,
                           doc="2**x with a relative error of 2**-22 at most; what is no normal number is 0")

@@ -11,27 +11,29 @@
 
 Invariant established: on a CPU, a reduction of more than LONG elements has at least FEW_ROWS results, or, down columns (of which vectors
 take COLUMNS together), FEW_PIECES pieces of them, unless a size is symbolic. The number of pieces depends on the shape alone: results do
-not depend on the number of threads. On a GPU, whose blocks of threads each take a row, or SIDE neighbouring ones, there are blocks for all
-of its processors, or no thread does more than STEPS. Contractions are cut there, too, where their results, a tile for each processor,
+not depend on the number of threads. On a GPU, whose blocks of threads each take a row, or SIDE neighbouring accesses of ACCESS bytes,
+there are blocks for all of its processors, or no thread does more than STEPS. Contractions are cut there, too, where their results, a tile for each processor,
 leave most of them idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import gcd, prod
 
+from xlc.ir.loops import var
 from xlc.ir.machine import Machine
-from xlc.ir.node import Graph, Node
+from xlc.ir.node import Graph, Node, full
 from xlc.ir.op import lookup
-from xlc.ir.types import f32, product
+from xlc.ir.types import Size, Type, f32, product
 
 from .layout import free_dimensions
 
 FEW_ROWS, LONG, PIECES = 16, 1 << 16, 64
 COLUMNS, FEW_PIECES = 64, 8
 FEWEST = 8  # pieces that are worth a second reduction
-SIDE, STEPS = 32, 32
+SIDE, STEPS, ACCESS = 32, 32, 16
+STRETCH = 1 << 12  # of a cumulative operator: elements that are worth a piece
 TILE, PIECE = 64, 1024  # of a contraction: rows and columns that a core works on, contracted elements that are worth a piece
 
 
@@ -39,6 +41,8 @@ def split(graph: Graph, machine: Machine) -> Graph:
     def cut(n: Node, args: tuple[Node, ...]) -> Node | None:
         if n.op.kind == "contraction":
             return _split_dot(n, args, machine.cores) if machine.threads > 1 else None
+        if n.op.name.startswith("cumulative"):
+            return _split_cumulative(n, args[0], machine.cores) if machine.threads > 1 else None
         return _split(n, args, machine)
 
     return graph.rebuild(cut)
@@ -86,6 +90,38 @@ def _in_pieces(x: Node, axis: int, pieces: int) -> Node:
     return lookup("reshape")(x, shape=(*x.shape[:axis], pieces, each, *x.shape[axis + 1:]))
 
 
+def _split_cumulative(n: Node, x: Node, cores: int) -> Node | None:
+    """Few long rows: prefixes within pieces, then what lies in front of each piece, merged to them."""
+    axis, extent = n["axis"], x.shape[n["axis"]]
+    rows = product(s for d, s in enumerate(x.shape) if d != axis)
+    if not isinstance(rows, int) or not isinstance(extent, int) or not 0 < rows < cores or extent < FEWEST * STRETCH:
+        return None
+    assert n.op.monoid is not None
+    (start,) = n.op.monoid.init(x.dtype)
+    (merged,) = n.op.monoid.merge((var("a", start.dtype),), (var("b", start.dtype),))
+    most = min(-(-4 * cores // rows), extent // STRETCH)
+    pieces = next((p for p in range(most, most // 2, -1) if extent % p == 0), most)
+    each = -(-extent // pieces)
+    pad, reshape, nothing = lookup("pad"), lookup("reshape"), full(Type(start.dtype, ()), start.value)
+
+    def padded(x: Node, low: int, high: int) -> Node:
+        ends = ({axis: k} for k in (low, high))
+        return pad(x, nothing, **{k: tuple(e.get(d, 0) for d in range(x.rank)) for k, e in zip(("low", "high"), ends, strict=True)})
+
+    x = x if x.dtype is start.dtype else lookup("cast")(x, dtype=start.dtype)
+    x = padded(x, 0, pieces * each - extent) if pieces * each != extent else x
+    within = n.op(reshape(x, shape=(*x.shape[:axis], pieces, each, *x.shape[axis + 1:])), axis=axis + 1, reverse=n["reverse"])
+    end = 0 if n["reverse"] else each - 1
+    totals = lookup("slice")(within, **_bounds(within, axis + 1, end, end + 1))
+    totals = n.op(reshape(totals, shape=(*x.shape[:axis], pieces, *x.shape[axis + 1:])), axis=axis, reverse=n["reverse"])
+    first = int(n["reverse"])
+    front = padded(lookup("slice")(totals, **_bounds(totals, axis, first, pieces - 1 + first)), 1 - first, first)
+    front = lookup("broadcast")(front, shape=within.shape, axes=tuple(d for d in range(within.rank) if d != axis + 1))
+    y = reshape(merged.op(front, within), shape=x.shape)
+    y = lookup("slice")(y, **_bounds(y, axis, 0, extent)) if pieces * each != extent else y
+    return y if y.dtype is n.dtype else lookup("cast")(y, dtype=n.dtype)
+
+
 def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
     if n.op.kind != "reduction" or n.op.name in ("argmax", "argmin"):
         return None
@@ -93,6 +129,8 @@ def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
     rows = product(s for d, s in enumerate(x.shape) if d not in axes)
     if not isinstance(rows, int) or not rows or not all(isinstance(x.shape[d], int) for d in axes):
         return None
+    if machine.threads > 1:
+        x, axes = _neighbours_joined(x, axes)
     found = _cut(x, axes, rows, machine)
     if found is None:
         return None
@@ -118,6 +156,19 @@ def _split(n: Node, args: tuple[Node, ...], machine: Machine) -> Node | None:
     return cast(total, dtype=n.dtype) if wide else total
 
 
+def _neighbours_joined(x: Node, axes: Sequence[int]) -> tuple[Node, tuple[int, ...]]:
+    """Neighbouring axes as one, of which there may be as many pieces as of their product."""
+    shape: list[Size] = []
+    joined: list[int] = []
+    for d, s in enumerate(x.shape):
+        if d in axes and d - 1 in axes:
+            shape[-1] *= s
+        else:
+            joined += [len(shape)] if d in axes else []
+            shape.append(s)
+    return (x, tuple(axes)) if len(shape) == x.rank else (lookup("reshape")(x, shape=tuple(shape)), tuple(joined))
+
+
 def _cut(x: Node, axes: Sequence[int], rows: int, machine: Machine) -> tuple[int, int] | None:
     """Along which axis a reduction with so many results is cut, and how much of it makes a piece."""
     extents = [x.shape[d] for d in axes]
@@ -128,7 +179,7 @@ def _cut(x: Node, axes: Sequence[int], rows: int, machine: Machine) -> tuple[int
             return None
         axis = next((d for least in (PIECES, FEWEST) for d in axes if x.shape[d] >= least), None)
         return None if axis is None else (axis, -(-x.shape[axis] // PIECES))
-    blocks = rows if along else -(-rows // SIDE)
+    blocks = rows if along else -(-rows // (SIDE * gcd(x.shape[-1], ACCESS // max(x.dtype.bytes, 4))))
     steps = row // (4 * machine.threads if along else machine.threads // SIDE)  # of a thread, one after another
     if blocks >= 2 * machine.cores or steps < STEPS:
         return None

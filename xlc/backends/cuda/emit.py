@@ -17,7 +17,7 @@ kernel that has such, every barrier has a fence before it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from xlc.backends.cstyle import Printer, Value
@@ -52,6 +52,8 @@ THREADS = 256
 WARP = 32
 ALIGNMENT = 128  # of what lies in shared memory
 PANELS = 1024  # of operands of four warps
+SHARED = 4  # lanes from which a divisor is worth a reciprocal
+QUOTIENTS = ("f32", "f16", "bf16")
 COPIES = (4, 8, 16)  # bytes that may be copied to shared memory in the background
 
 Touched = Mapping[Buffer, str]  # buffer -> some of "r", "w", and "a": copied to in the background, and not waited for
@@ -108,6 +110,7 @@ class _Emitter(Printer):
         self.panels = {b for s in late for b in (s.a, s.b)}
         self.late = {s.acc for s in late}
         self.results: list[Buffer] = []  # of these, those that are declared here
+        self.quotients: Mapping[Expr, str] = {}  # of all lanes by one divisor: where they are
 
     def text(self) -> KernelText:
         kernel = self.kernel
@@ -302,6 +305,37 @@ class _Emitter(Printer):
         self.line(f"xlc_cp_async{store.buffer.dtype.bytes * s.width}{'_zfill' if mask else ''}"
                   f"({self.names[store.buffer]} + {into}, {self.names[access[0]]} + {source}{mask});")
         return True
+
+    def loop(self, s: Loop) -> None:
+        outer = self.quotients
+        if s.kind == "vector" and s.stop.is_const and s.stop.value >= SHARED:
+            self.divide(s)
+        super().loop(s)
+        self.quotients = outer
+
+    def divide(self, s: Loop) -> None:
+        """Quotients of all lanes by one divisor are computed together, in front of the loop over lanes."""
+        plain = [x for x in s.body if isinstance(x, (Let, Store))]
+        own = {s.var, *(x.name for x in plain if isinstance(x, Let))}
+        stored = {x.buffer for x in plain if isinstance(x, Store)}
+        found = [e for e in walk(*(e for x in plain for e in expressions(x))) if e.op.name == "divide" and e.dtype.name in QUOTIENTS]
+        for e in found if len(plain) == len(s.body) else ():
+            a, b = e.args
+            if b.free & own or a.free & own != {s.var} or any(x.op is LOAD and x["buffer"] in stored for x in walk(a, b)):
+                continue
+            q, divisor = Buffer("q", e.dtype, (s.stop.value,), "register"), self.value(b).text
+            self.local(q)
+            super().loop(replace(s, body=(Store(q, (var(s.var),), a),)))
+            self.line(f"xlc_quotients_{e.dtype}({self.names[q]}, {divisor});")
+            self.quotients = {**self.quotients, e: self.names[q]}
+
+    def arguments(self, x: Expr) -> Sequence[Expr]:
+        return (self.lane,) if x in self.quotients else super().arguments(x)
+
+    def compute(self, x: Expr) -> Value:
+        if x in self.quotients:
+            return self.temporary(x, f"{self.quotients[x]}[{self.memo[self.lane].text}]")
+        return super().compute(x)
 
     def offset(self, b: Buffer, index: Sequence[Expr]) -> Expr:
         if b not in self.rows:

@@ -169,6 +169,8 @@ RULES: dict[str, Rule] = {
     "round": _function("rint"),
     "minimum": _extreme("xlc_minimum", "&&"), "maximum": _extreme("xlc_maximum", "||"),
     "fmin": _number("fmin"), "fmax": _number("fmax"), "exp2_approx": lambda d, args, attrs: f"xlc_exp2_approx({args[0]})",
+    "fold_minimum": lambda d, args, attrs: f"xlc_fold_minimum_{d}({args[0]}, {args[1]})",
+    "fold_maximum": lambda d, args, attrs: f"xlc_fold_maximum_{d}({args[0]}, {args[1]})",
     "less": _compare("<"), "less_equal": _compare("<="), "greater": _compare(">"), "greater_equal": _compare(">="),
     "equal": _compare("=="), "not_equal": _compare("!="),
     "bitwise_and": _bitwise("&"), "bitwise_or": _bitwise("|"), "bitwise_xor": _bitwise("^"), "bitwise_not": _not,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Loop, Stmt, const, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Stmt, const, size, substitute, var, walk
 from xlc.ir.machine import Machine
 from xlc.ir.types import Size, bool_, i64, product
 from xlc.passes.group import Group
@@ -42,16 +42,19 @@ def lower_map(group: Group, places: Places, machine: Machine) -> tuple[Stmt, ...
         dims, values, where = join(dims, values, where)
     stores = [(places[r], a, v) for r, a, v in zip(group.roots, where, values, strict=True)]
     turned = transposing(dims, stores) if dims else None
-    return tuple(turned or elements(dims, stores, repeats(product(d.extent for d in dims), stores, machine)))
+    times = repeats(product(d.extent for d in dims), stores, dims[-1].var, machine) if dims else 1
+    return tuple(turned or elements(dims, stores, times))
 
 
-def vector_width(stores: Stores) -> int:
-    return max(BYTES // max(b.dtype.bytes for b, _, _ in stores), 1)
+def vector_width(stores: Stores, last: Expr) -> int:
+    """Elements whose widest neighbours along ``last`` in memory, read or written, are one access."""
+    loads = [e["buffer"] for e in walk(*(v for _, _, v in stores)) if e.op is LOAD and ix.polynomial(e.args[0]).get((last,)) == 1]
+    return max(BYTES // max(b.dtype.bytes for b in (*loads, *(b for b, _, _ in stores))), 1)
 
 
-def repeats(total: Size, stores: Stores, machine: Machine) -> int:
+def repeats(total: Size, stores: Stores, last: Expr, machine: Machine) -> int:
     """How many vectors a thread should write: several, where there is enough to do for all multiprocessors, and each is little work."""
-    width = vector_width(stores)
+    width = vector_width(stores, last)
     if not isinstance(total, int):
         return 1
     work = max(operations(v for _, _, v in stores), 1) * width
@@ -64,7 +67,7 @@ def elements(dims: Sequence[Dimension], stores: Stores, times: int = 1) -> list[
     if not dims:
         return positions(1, lambda p: stored(stores))
     *outer, last = dims
-    width, lane = vector_width(stores), var("v")
+    width, lane = vector_width(stores, last.var), var("v")
 
     def lanes(at: Mapping[Expr, Expr], count: Expr | int) -> Loop:
         """One vector: where the variables of ``dims`` have these values, over the lane."""

@@ -17,12 +17,13 @@ accumulator of twice the precision, so that the error is below that of pairwise 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, const, load, size, substitute, var
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
 from xlc.ir.machine import Machine
-from xlc.ir.op import lookup
+from xlc.ir.op import Monoid, lookup
 from xlc.ir.types import f64, product
 from xlc.passes.group import Group
 from xlc.schedule.inline import Places
@@ -47,7 +48,16 @@ def lower_reduction(group: Group, places: Places, machine: Machine) -> tuple[Stm
     if found is None:
         return ()
     found.join()
+    found.folds = [replace(f, monoid=unordered(f.monoid)) for f in found.folds]
     return tuple(_Nest(found, choose(found, machine), machine).blocks())
+
+
+def unordered(m: Monoid) -> Monoid:
+    """The monoid for threads that merge in an order of their own: which of +0 and -0 is the larger depends on it anyway."""
+    def either(e: Expr) -> Expr:
+        return lookup(f"fold_{e.op.name}")(*e.args) if e.op.name in ("minimum", "maximum") and e.dtype.is_float else e
+
+    return replace(m, merge=lambda s, t: tuple(map(either, m.merge(s, t))))
 
 
 class _Nest:
@@ -65,10 +75,11 @@ class _Nest:
         self.locals: list[Stmt] = []
         self.far: dict[Expr, Expr] = {}  # kept values that registers do not hold: where they are instead
         self.near = 0  # steps whose values registers hold, if that is not all
+        self.early = False  # what is kept is on its way before anything is computed
         self.kept: list[tuple[int, Expr, Expr]] = self._keep(machine)
 
     def blocks(self) -> list[Stmt]:
-        body: list[Stmt] = []
+        body: list[Stmt] = self.ahead() if self.early else []
         stages = self.r.stages()
         for s in range(stages):
             body += self.stage(s, s + 1 < stages)
@@ -161,7 +172,7 @@ class _Nest:
             if part * words <= KEEP:
                 return part if used + part * words <= KEEP_ALL else 0
             for together, most in ((2, KEEP), (1, KEEP_ALL)):
-                room = most * 3 // 4 if e.dtype.bits < 32 else most // words  # halves are worked on in registers of their own
+                room = most * 5 // 8 if e.dtype.bits < 32 else most // words  # halves are worked on in registers of their own
                 held = min(room, part) // width * width
                 rest = (part - held) * THREADS * e.dtype.bytes
                 if not used and self.team.lanes == THREADS and rest <= machine.shared // together - SPARE:
@@ -186,7 +197,27 @@ class _Nest:
                 self.far[where] = load(rest, (((k - self.near) * THREADS + T) * width + self.lane,))
             return where
 
-        return self.r.keep(worth, place)
+        kept = self.r.keep(worth, place)
+        if self.near and width > 1 and all(v.op is LOAD and not v["masked"] for _, v, _ in kept):
+            self.early = True
+            ((_, value, where),) = kept
+            self.r.map(lambda e, memo: substitute(e, {value: where}, memo))
+            return [(-1, value, where)]
+        return kept
+
+    def ahead(self) -> list[Stmt]:
+        """All of a row that registers do not hold is under way, past the registers, with what they hold, before a thread waits for any of
+        it: one block at a time must ask for as much as several would."""
+        ((_, value, where),) = self.kept
+        n = self.team.vector
+
+        def copied(far: bool) -> list[Stmt]:
+            at = {**self.moved, **(self.far if far else {})}
+            place = substitute(where, at)
+            store = Store(place["buffer"], place.args, substitute(value, at))
+            return [Loop("v", const(0), const(n), 1, "async" if far else "vector", (store,), n)]
+
+        return [threads(*self.guarded(self.steps(copied, [], True))), Wait(0)]
 
     def stage(self, s: int, shared: bool) -> list[Stmt]:
         """The folds and stores of a stage. ``shared``: every thread needs the results."""

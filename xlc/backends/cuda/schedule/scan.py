@@ -32,6 +32,7 @@ from xlc.schedule.nest import Dimension, decode, power_of_two
 from .bind import THREADS, B, T, blocks, pieces, positions, threads
 
 WARP = 32
+BYTES = 16  # of one access
 EACH = 4  # neighbours of a thread
 MORE = 16  # of a thread, where rows are long
 LONG = 1 << 14  # elements of a row from which a thread takes MORE
@@ -174,15 +175,16 @@ class _Cumulative:
         """Several threads for each row."""
         n, total = self.n, product(d.extent for d in self.outer)
         each = EACH if isinstance(n, int) and n < LONG else MORE
+        width = min(each, max(BYTES // max(self.node.dtype.bytes, 4), 1))
         lanes = min(power_of_two(-(-n // each)), THREADS) if isinstance(n, int) else THREADS
         at_once = THREADS // lanes
         scan = Prefixes(self.monoid, self.start, lanes, "")
         mine = [Buffer(f"x{c}", s.dtype, (THREADS, each), "register") for c, s in enumerate(self.start)]
         carry = [Buffer(f"carry{c}", s.dtype, (THREADS,), "register") for c, s in enumerate(self.start)]
-        e, v, row, k = var("e"), var("v"), var("row"), var("k")
+        e, v, g, row, k = var("e"), var("v"), var("g"), var("row"), var("k")
         first = k * each
         place = [Let("row", B * at_once + T // lanes), Let("k", var("c") + T % lanes)]
-        known = {B: size(pieces(total, at_once)), T: const(THREADS), e: const(each), v: const(each)}
+        known = {B: size(pieces(total, at_once)), T: const(THREADS), e: const(each), v: const(width), g: const(each // width)}
         with ix.ranges({**known, **{d.var: size(d.extent) for d in self.outer}}):
             inside = row < size(total) if at_once > 1 else None
 
@@ -199,7 +201,8 @@ class _Cumulative:
 
             def edges(body: Callable[[Expr], Sequence[Stmt]], orelse: Sequence[Stmt] = ()) -> list[Stmt]:
                 """A thread's neighbours together, or those that are there."""
-                whole = Loop("v", const(0), const(each), 1, "vector", tuple(body(v)), each)
+                part = Loop("v", const(0), const(width), 1, "vector", tuple(body(g * width + v)), width)
+                whole = Loop("g", const(0), const(each // width), 1, "unroll", (part,))
                 if isinstance(n, int) and n % each == 0:
                     instead = [Loop("e", const(0), const(each), 1, "unroll", tuple(orelse))] if orelse else []
                     return guarded([whole], k < const(n // each), instead)
