@@ -96,7 +96,8 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
 
 
 def difference(gpu: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> float:
-    """How far the second and third call on the GPU, which replay what the first recorded, are from the CPU, as a part of the largest element."""
+    """How far three calls on the GPU (the second records a graph, which the third launches again) are from the CPU, as a part of the
+    largest element."""
     from .. import tree
     from ..frontend.jit import jit
 

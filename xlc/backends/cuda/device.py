@@ -223,7 +223,8 @@ class CupyDevice:
             self._runtime.setDevice(self.number)
             each = int(self._driver.occupancyMaxActiveBlocksPerMultiprocessor(function.handle.ptr, THREADS, shared))
         if not each:
-            raise XlcError(f"{function.name} with {shared} bytes of shared memory does not fit a multiprocessor of {self.name} ({self.arch})")
+            raise XlcError(f"{function.name} with {shared} bytes of shared memory does not fit a multiprocessor of {self.name} "
+                           f"({self.arch})")
         return self.chip.sms * each
 
     def replay(self, module: LoadedModule, nbytes: int, record: Record) -> Replay:

@@ -52,7 +52,8 @@ class Library:
                 function, count = self.loaded.function(name), evaluate(blocks, sizes)
                 count = min(count, self.device.resident(function, shared)) if cooperative else count
                 if count > 0:
-                    where = None if slots is None else np.array([[place, evaluate(offset, sizes)] for place, offset in slots], np.int64).ravel()
+                    pairs = [[place, evaluate(offset, sizes)] for place, offset in slots or ()]
+                    where = None if slots is None else np.array(pairs, np.int64).ravel()
                     launches.append((function, count, shared, cooperative, where))
             found = self._launches[values] = launches, -(-evaluate(self.head["arena"], sizes) // ALIGNMENT) * ALIGNMENT
         return found
