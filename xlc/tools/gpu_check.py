@@ -10,7 +10,7 @@
 
 These are the most that each takes; all together end after 470 s, the last ones being cut short. What matters most comes first. Each section
 is a process of its own, so that one that crashes or hangs costs no other. Its result is printed when it ends. One JSON file, written after
-every section, holds everything: versions, chip, date, and of what failed the text. The benchmarks write a file beside it, every two seconds.
+every section, holds everything: versions, chip, date, and of what failed the text. The benchmarks write a file beside it all the while.
 ``--smoke`` tries the whole on tiny sizes. Exit status: 0, or 1 if a section failed.
 """
 
