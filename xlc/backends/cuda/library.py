@@ -83,10 +83,11 @@ class Library:
 
     def launch(self, launches: Sequence[_Launch], argument: np.ndarray) -> None:
         """Every launch, in order, with the table or (for graphs) its address."""
-        launch, words = self.device.launch, argument.view(np.int64)
+        launch = self.device.launch
         for function, count, shared, cooperative, where in launches:
             if count:
-                launch(function, count, shared, argument if where is None else np.concatenate((words, where)), cooperative)
+                given = argument if where is None else np.concatenate((argument.view(np.int64), where))
+                launch(function, count, shared, given, cooperative)
             else:
                 function(argument)
 
