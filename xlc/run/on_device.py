@@ -43,7 +43,7 @@ class Executable:
         if len(leaves) != len(self.params):
             raise ValueError(f"{self.name} takes {len(self.params)} leaves, found {len(leaves)}")
         device = self.library.device
-        taken = [_whole(device, leaves[leaf]) if p >= 0 else None for leaf, p in enumerate(self.params)]
+        taken: list[Any] = [_whole(device, leaves[leaf]) if p >= 0 else None for leaf, p in enumerate(self.params)]
         for leaf in self.donated:
             if any(_overlap(device, taken[leaf], other) for k, other in enumerate(taken) if k != leaf and other is not None):
                 taken[leaf] = device.copied(taken[leaf])  # what is written must not be another argument, too
