@@ -167,6 +167,20 @@ def test_a_failing_capture_is_ended(cupy: FakeCupy, gpu: CupyDevice) -> None:
     assert cupy.calls == [("begin",), ("end",)] and len(cupy.streams) == 1
 
 
+def test_a_plan_that_cannot_be_captured_is_launched(cupy: FakeCupy, gpu: CupyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: FakeStream) -> None:
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported")
+
+    monkeypatch.setattr(FakeStream, "begin_capture", refuse)
+    module, record = launches(gpu)
+    replay = gpu.replay(module, 8, record)
+    replay(np.zeros(1, np.int64))
+    with pytest.warns(UserWarning, match="launched kernel by kernel, because it cannot be captured.*StreamCaptureUnsupported"):
+        replay(np.zeros(1, np.int64))
+    replay(np.zeros(1, np.int64))
+    assert [c[1] for c in cupy.calls if c[0] == "launch"] == ["xlc_set_table", "l0", "l1"] * 3 and len(cupy.streams) == 1
+
+
 def test_threads_take_turns(cupy: FakeCupy, gpu: CupyDevice) -> None:
     """No table of another call comes between a table and the launches that read it."""
     module, record = launches(gpu)
