@@ -80,7 +80,7 @@ class Replay:
     def _captured_launch(self, place: np.ndarray) -> Callable[[], Any]:
         """What launches the graph; where it cannot be made, the launches one by one."""
         try:
-            return capture(self._device, lambda: self._record(place)).launch  # type: ignore[no-any-return]
+            return capture(self._device, lambda: self._record(place)).launch
         except RuntimeError as error:  # CUDARuntimeError, CUDADriverError
             warnings.warn(f"a program is launched kernel by kernel, because it cannot be captured as a CUDA graph: {error}", stacklevel=2)
             return lambda: self._record(place)
