@@ -4,9 +4,9 @@
                                          ("begin",), ("end",), ("graph", stream, entries...), ("allow", ...), ("copy", ...)
     cupy = RunningCupy()                 launches run the text of the module, on the shim (see ``standing_in``)
 
-What CuPy 14 refuses is refused here in its words: a device's array that is made a NumPy array behind one's back, one that meets a host array,
-a capture on the default stream, an argument of a kernel that is neither one value nor an array of the device; and what the driver refuses: its
-functions on a thread without a context, more dynamic shared memory than was allowed, an unknown entry.
+What CuPy 14 refuses is refused here in its words: a device's array that is made a NumPy array behind one's back, one that meets a host
+array, a capture on the default stream, an argument of a kernel that is no single value; and what the driver refuses: its functions on a
+thread without a context, a graph launched into a graph, more dynamic shared memory than was allowed.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ class FakeCupy:
             driver=SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8, funcSetAttribute=self.allow,
                                    occupancyMaxActiveBlocksPerMultiprocessor=self.occupancy),
             Device=lambda number: FakeCurrent(self, number), Stream=lambda non_blocking: FakeStream(self, next(self.numbers)),
-            get_current_stream=lambda number=-1: self.streams[-1], alloc=self.alloc, alloc_pinned_memory=bytearray, Event=FakeEvent, set_allocator=lambda f: None,
+            get_current_stream=lambda number=-1: self.streams[-1], alloc=self.alloc, alloc_pinned_memory=bytearray,
+            Event=FakeEvent, set_allocator=lambda f: None,
             get_elapsed_time=lambda begin, end: 1e3 * (end.at - begin.at), function=SimpleNamespace(Module=lambda: FakeModule(self)),
             UnownedMemory=lambda address, size, owner, number=-1: SimpleNamespace(ptr=address, device_id=number),
             MemoryPointer=lambda memory, offset: SimpleNamespace(ptr=memory.ptr + offset, device_id=memory.device_id))
@@ -316,14 +317,15 @@ class FakeModule:
     def get_function(self, name: str) -> Any:
         cupy, number = self.cupy, abs(hash((id(self), name)))
 
-        def start(grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None, enable_cooperative_groups: bool = False) -> None:
+        def start(grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None,
+                  enable_cooperative_groups: bool = False) -> None:
             assert block == (256,) and 0 < grid[0] < 1 << 31
             for a in args:
                 if not isinstance(a, np.ndarray):
                     raise TypeError(f"Unsupported type {type(a)}")
                 if a.size != 1:
-                    raise TypeError(f"You are trying to pass a numpy.ndarray of shape {a.shape} as a kernel parameter. Only numpy.ndarrays of "
-                                    "size one can be passed by value.")
+                    raise TypeError(f"You are trying to pass a numpy.ndarray of shape {a.shape} as a kernel parameter. Only "
+                                    "numpy.ndarrays of size one can be passed by value.")
                 assert a.ctypes.data % 8 == 0
             allowed = max((c[3] for c in cupy.calls if c[:2] == ("allow", number)), default=SHARED)
             if shared_mem > allowed:

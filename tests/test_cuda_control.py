@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -89,3 +90,18 @@ def test_named_sizes_inside_of_loops() -> None:
         np.testing.assert_allclose(got, c, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(rows, sums, rtol=1e-4, atol=1e-4)
     assert f.compiles == 1
+
+
+@pytest.mark.skipif(not cuda_backend.CHIPS, reason="needs NVRTC: pip install nvidia-cuda-nvrtc")
+@pytest.mark.parametrize("name", ["fori, several blocks", "scan, reductions", "cond"])
+def test_what_an_earlier_iteration_wrote_is_not_read_through_a_cache_that_keeps_it(name: str) -> None:
+    """ld.global.nc may give what was there when the kernel began (PTX ISA, "ld.global.nc"): in a launch whose blocks go on after a barrier
+    of the whole grid, only the table of addresses may be read so."""
+    f, arguments = PROGRAMS[name]
+    program = xlc.jit(f, device="cuda:sm_90").compile(*arguments).program
+    backend = program.backend
+    for graph in (False, True):
+        ptx = backend.compiled(backend.text(program.plan), graph).ptx
+        waiting = [entry for entry in ptx.split(".visible .entry ")[1:] if "atom.global.add" in entry]
+        assert len(waiting) == 1 and "ld.global." in waiting[0]
+        assert set(re.findall(r"ld\.global\.nc\.\S+", waiting[0])) <= ({"ld.global.nc.u64"} if graph else set())

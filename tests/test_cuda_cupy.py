@@ -180,6 +180,40 @@ def test_a_call_inside_a_graph_of_the_users(cupy: RunningCupy) -> None:
             same(values(y), expected * k * k)
 
 
+def test_the_first_call_inside_a_graph_of_the_users(cupy: RunningCupy) -> None:
+    x, stream = cupy.asarray(X), FakeStream(cupy, 6)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(xlc.XlcError, match=r"is called for the first time while the current stream is captured .* call it once before"):
+            xlc.jit(lambda x: x * 3)(x)
+        stream.end_capture()
+
+
+def test_every_launch_is_checked(cupy: RunningCupy) -> None:
+    with xlc.config.context(check=3):
+        same(values(xlc.jit(lambda x: xlc.nn.softmax(x @ x.T))(cupy.asarray(X))).sum(1), np.ones(6))
+
+
+def test_memory_that_dlpack_does_not_give_away(cupy: RunningCupy) -> None:
+    """Arrays of JAX are not to be written, which CuPy may refuse; its other protocol says where they are all the same."""
+    class Theirs:
+        shape, dtype = X.shape, X.dtype
+        __cuda_array_interface__ = cupy.asarray(X).__cuda_array_interface__
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+    def refuse(value: Any) -> Any:
+        raise BufferError("read-only")
+
+    theirs, before = Theirs(), cupy.asarray
+    cupy.from_dlpack, cupy.asarray = refuse, lambda v: before(X) if v is theirs else before(v)  # type: ignore[method-assign]
+    try:
+        same(values(xlc.jit(lambda x: x * 3)(theirs)), X * 3)
+    finally:
+        del cupy.from_dlpack, cupy.asarray
+
+
 def test_a_library_computes(cupy: RunningCupy, monkeypatch: pytest.MonkeyPatch) -> None:
     from xlc.backends.cuda.schedule import library
 

@@ -7,6 +7,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -154,3 +156,19 @@ def test_no_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_functions_of_the_prelude_that_a_module_does_not_need_are_no_warnings() -> None:
     assert "warning" not in nvrtc.compile("static __device__ int spare(int a) { return a; }\n" + ADD, "sm_80").log
+
+
+def test_what_nvrtc_opens_by_its_name_is_loaded_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel of CUDA 13.0 has no path to its own folder: "failed to open libnvrtc-builtins.so.13.0"."""
+    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0"):
+        (tmp_path / name).touch()
+    loaded: list[str] = []
+
+    def load(name: str) -> Any:
+        loaded.append(Path(name).name)
+        return MagicMock()
+
+    monkeypatch.setattr(nvrtc, "places", lambda: iter([str(tmp_path / "libnvrtc.so.13")]))
+    monkeypatch.setattr(nvrtc.ctypes, "CDLL", load)
+    nvrtc._library.__wrapped__()
+    assert loaded == ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]

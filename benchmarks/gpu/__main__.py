@@ -1,9 +1,9 @@
 """``python -m benchmarks.gpu [GROUP ...] [--json FILE] [--smoke]``: xlc on a GPU beside whatever of torch.compile, JAX, Triton and CuPy is
 installed, in less than four minutes. Training comes last: it takes most of the time, and what has not begun when time is up is left out.
 
-The rows run in a process of their own, which writes each down when it is done: when one ends the process (or the device's context), or a group
-takes too long, the groups after it are run by another. The file of ``--json`` is written anew every two seconds, so that it holds what was found
-whatever happens next. ``--smoke`` runs everything on tiny arrays, on the CPU where there is no GPU.
+The rows run in a process of their own, which writes each down when it is done: when one ends the process (or the device's context), or a
+group takes too long, the groups after it are run by another. The file of ``--json`` is written anew every two seconds, so that it holds
+what was found whatever happens next. ``--smoke`` runs everything on tiny arrays, on the CPU where there is no GPU.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def alone(kernel: Kernel, inputs: Sequence[Type], outputs: Sequence[Type], env: 
     tree = ("list", [("leaf", k) for k in range(len(out))])
     run = Program(code, "alone", tuple(env), 0, (), (), backend).callable(params=list(range(len(into))), results=results, out_tree=tree,
                                                                           dims=dims, name="alone")
-    return lambda arrays: run.call_flat(arrays)
+    return lambda arrays: [r.get() if hasattr(r, "get") else r for r in run.call_flat(arrays)]  # what is on a device comes to the host
 
 
 def check_launches(executable: Any) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from xlc.errors import XlcError
+
 from .fallback import _build, _evaluate
 
 ALIGNMENT = 16  # bytes
@@ -26,8 +28,12 @@ class Executable:
                  alias: Mapping[int, int] | None = None, constants: Sequence[np.ndarray] = (), name: str = ""):
         self.library, self.params, self.out_tree, self.name = library, list(params), out_tree, name
         self.dims, self.results = list(dims), [(np.dtype(d), tuple(s)) for d, s in results]
-        self.donate, self.alias, self.calls = frozenset(donate), dict(alias or {}), 0
-        self.leaf_of = {p: leaf for leaf, p in enumerate(self.params) if p >= 0}
+        self.alias, self.calls = dict(alias or {}), 0
+        self.order = [leaf for _, leaf in sorted((p, leaf) for leaf, p in enumerate(self.params) if p >= 0)]  # of each parameter
+        self.donated = sorted(set(donate) & set(self.order))
+        if library.device.capturing():
+            raise XlcError(f"{name} is called for the first time while the current stream is captured as a graph: call it once before, "
+                           f"which loads its code and its constants")
         self.constants = [library.device.asarray(c) for c in constants]  # kept alive; they stay where they are
         if self.constants:
             library.device.settle()  # whatever stream the first calls are on
@@ -37,17 +43,17 @@ class Executable:
         if len(leaves) != len(self.params):
             raise ValueError(f"{self.name} takes {len(self.params)} leaves, found {len(leaves)}")
         device = self.library.device
-        taken = {leaf: _whole(device, leaves[leaf]) for leaf in self.leaf_of.values()}
-        for leaf in self.donate & taken.keys():
-            if any(_overlap(device, taken[leaf], other) for k, other in taken.items() if k != leaf):
+        taken: list[Any] = [_whole(device, leaves[leaf]) if p >= 0 else None for leaf, p in enumerate(self.params)]
+        for leaf in self.donated:
+            if any(_overlap(device, taken[leaf], other) for k, other in enumerate(taken) if k != leaf and other is not None):
                 taken[leaf] = device.copied(taken[leaf])  # what is written must not be another argument, too
         env = tuple([int(taken[places[0][0]].shape[places[0][1]]) for places in self.dims])
         results = []
         for k, (dtype, shape) in enumerate(self.results):
             shape = tuple([_evaluate(s, env) for s in shape]) if env else shape
             results.append(taken[self.alias[k]].reshape(shape) if k in self.alias else device.empty(shape, dtype))
-        addresses = [*map(device.address, [taken[self.leaf_of[p]] for p in range(len(self.leaf_of))]), *map(device.address, results)]
-        self.library.run([*addresses, *self.constant_addresses], env)
+        address = device.address
+        self.library.run([*[address(taken[leaf]) for leaf in self.order], *[address(r) for r in results], *self.constant_addresses], env)
         self.calls += 1
         return results
 

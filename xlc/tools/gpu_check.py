@@ -8,9 +8,9 @@
     networks       80 s   forward and gradients of examples/networks on the GPU
     memcheck, racecheck    40 s   the small set under compute-sanitizer, where that is on the PATH
 
-These are the most that each takes; all together end after 470 s, the last ones being cut short. What matters most comes first. Each section is
-a process of its own, so that one that crashes or hangs costs no other. Its result is printed when it ends. One JSON file, written after every
-section, holds everything: versions, chip, date, and of what failed the text. The benchmarks write a file beside it, every two seconds.
+These are the most that each takes; all together end after 470 s, the last ones being cut short. What matters most comes first. Each section
+is a process of its own, so that one that crashes or hangs costs no other. Its result is printed when it ends. One JSON file, written after
+every section, holds everything: versions, chip, date, and of what failed the text. The benchmarks write a file beside it all the while.
 ``--smoke`` tries the whole on tiny sizes. Exit status: 0, or 1 if a section failed.
 """
 
@@ -46,8 +46,8 @@ Reader = Callable[[str, Path], tuple[dict[str, Any], str]]
 
 @dataclass(frozen=True)
 class Section:
-    """``argv`` after the interpreter; "{file}" in it is a file that the process may write, "{seconds}" what it should take; "{until}" in its
-    environment is the time at which it should be done. ``read`` makes of its output and that file what was found, and a line about it.
+    """``argv`` after the interpreter; "{file}" in it is a file that the process may write, "{seconds}" what it should take; "{until}" in
+    its environment is the time at which it should be done. ``read`` makes of its output and that file what was found, and a line about it.
     ``before`` is what runs the interpreter."""
 
     name: str
@@ -121,7 +121,7 @@ def _benchmarks(output: str, file: Path) -> tuple[dict[str, Any], str]:
 
 def sections(smoke: bool = False) -> list[Section]:
     """In the order in which they run. ``smoke``: each on little."""
-    probe = ("-m", "xlc.tools.gpu_probe")
+    probe, measure = ("-m", "xlc.tools.gpu_probe"), ("-m", "benchmarks.gpu", "--json", "{file}", "--seconds", "{seconds}")
     on_gpu = {"XLC_CUDA_DEVICE": "gpu", "XLC_TESTS_UNTIL": "{until}"}
     networks = "tests/test_gpu_networks.py"
     tests = tuple(f"tests/test_cuda_{name}.py" for name in TESTS)
@@ -132,11 +132,10 @@ def sections(smoke: bool = False) -> list[Section]:
                for tool in ("memcheck", "racecheck")]
     return [Section("compiler", (*probe, "compiler"), 30, _compiler), Section("environment", (*probe, "environment"), 40, _environment),
             Section("sanity", (*probe, "sanity"), 60, _sanity),
-            Section("benchmarks", ("-m", "benchmarks.gpu", "--json", "{file}", "--seconds", "{seconds}", *(("--smoke",) if smoke else ())), 270,
-                    _benchmarks, needs=("benchmarks/gpu/__main__.py",)),
-            Section("conformance", (*pytest, *(("-k", "transposition") if smoke else ()), *conformance), 150, _tests,
+            Section("benchmarks", (*measure, *(["--smoke"] if smoke else [])), 270, _benchmarks, needs=("benchmarks/gpu/__main__.py",)),
+            Section("conformance", (*pytest, *(["-k", "transposition"] if smoke else []), *conformance), 150, _tests,
                     environment=on_gpu, needs=conformance),
-            Section("networks", (*pytest, *(("-k", "iris") if smoke else ()), networks), 80, _tests, environment=on_gpu, needs=(networks,)),
+            Section("networks", (*pytest, *(["-k", "iris"] if smoke else []), networks), 80, _tests, environment=on_gpu, needs=(networks,)),
             *watched]
 
 
@@ -145,7 +144,7 @@ def _processes() -> tuple[str, ...]:
     import importlib.util
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ("-n", str(min(cores, 8))) if cores > 1 and importlib.util.find_spec("xdist") else ()
+    return ("-n", str(min(cores, 12))) if cores > 1 and importlib.util.find_spec("xdist") else ()
 
 
 # ------------------------------------------------------------------------------------------------ doing it

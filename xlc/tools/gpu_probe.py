@@ -88,15 +88,16 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
     return {"a chain": (lambda a, b: np.tanh(a) * b + 1, (x, y)), "all summed": (lambda a: a.sum(), (x,)),
             "columns summed": (lambda a: a.sum(0), (x,)), "rows": (softmax, (x,)), "turned": (lambda a: a.T + 1, (x,)),
             "product": (lambda a, b: a @ b, (x, w)), "product of halves": (lambda a: a @ a.T, (half,)),
-            "attention": (lambda q: attention(q, q, q), (heads,)), "rows picked": (lambda a, i: a[i], (x, at)),
+            "tokens": (lambda q: attention(q, q, q), (heads,)), "rows picked": (lambda a, i: a[i], (x, at)),
             "rows in order": (lambda a: np.sort(a, axis=-1), (x,)), "running sums": (lambda a: np.cumsum(a, 1), (x,)),
             "gradient": (grad(lambda b, a: (np.maximum(a @ b, 0) ** 2).sum()), (w, x)),
-            "scan": (lambda a: scan(lambda s, r: (np.tanh(s + r), s), a[0], a), (x,)),
-            "loop": (lambda a: while_loop(lambda s: np.abs(s).max() < 1e3, lambda s: s * 2, a), (x,))}
+            "row by row": (lambda a: scan(lambda s, r: (np.tanh(s + r), s), a[0], a), (x,)),
+            "until large": (lambda a: while_loop(lambda s: np.abs(s).max() < 1e3, lambda s: s * 2, a), (x,))}
 
 
 def difference(gpu: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> float:
-    """How far the second and third call on the GPU, which replay what the first recorded, are from the CPU, as a part of the largest element."""
+    """How far three calls on the GPU (the second records a graph, which the third launches again) are from the CPU, as a part of the
+    largest element."""
     from .. import tree
     from ..frontend.jit import jit
 

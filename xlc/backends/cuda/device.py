@@ -223,7 +223,8 @@ class CupyDevice:
             self._runtime.setDevice(self.number)
             each = int(self._driver.occupancyMaxActiveBlocksPerMultiprocessor(function.handle.ptr, THREADS, shared))
         if not each:
-            raise XlcError(f"{function.name} with {shared} bytes of shared memory does not fit a multiprocessor of {self.name} ({self.arch})")
+            raise XlcError(f"{function.name} with {shared} bytes of shared memory does not fit a multiprocessor of {self.name} "
+                           f"({self.arch})")
         return self.chip.sms * each
 
     def replay(self, module: LoadedModule, nbytes: int, record: Record) -> Replay:
@@ -238,7 +239,7 @@ class CupyDevice:
         """A new array, C-contiguous, its values not set."""
         with self.here():
             try:
-                return self.cupy.empty(shape, np.dtype(dtype))
+                return self.cupy.empty(shape, dtype)
             except (TypeError, ValueError) as error:
                 raise XlcTypeError(f"CuPy {self.cupy.__version__} has no arrays of {np.dtype(dtype)}: {error}") from error
 
@@ -261,6 +262,8 @@ class CupyDevice:
         try:
             return self.cupy.from_dlpack(value)
         except (BufferError, TypeError, ValueError, NotImplementedError) as error:
+            if hasattr(value, "__cuda_array_interface__") and "bfloat16" not in kind:  # such as memory that is not to be written
+                return self.cupy.asarray(value)
             raise XlcTypeError(f"an argument of type {type(value).__name__}, {kind}, does not become a CuPy array: {error}") from error
 
     def copied(self, array: Any) -> Any:
@@ -308,10 +311,14 @@ class CupyDevice:
 
 
 def by_value(argument: np.ndarray) -> np.ndarray:
-    """The bytes as one value: CuPy takes host arrays as arguments when they have a single element, of any size."""
-    if argument.size == 1:
-        return argument
-    return np.ascontiguousarray(argument).reshape(-1).view(np.uint8).view(np.dtype((np.void, argument.nbytes)))
+    """The bytes of an array of one dimension, in one piece, as one value: CuPy takes host arrays as arguments when they have a single
+    element, of any size."""
+    return argument if argument.size == 1 else argument.view(_bytes(argument.nbytes))
+
+
+@functools.cache
+def _bytes(count: int) -> np.dtype:
+    return np.dtype((np.void, count))
 
 
 # ------------------------------------------------------------------------------------------------ none at all

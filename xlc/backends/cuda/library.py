@@ -52,7 +52,8 @@ class Library:
                 function, count = self.loaded.function(name), evaluate(blocks, sizes)
                 count = min(count, self.device.resident(function, shared)) if cooperative else count
                 if count > 0:
-                    where = None if slots is None else np.array([[place, evaluate(offset, sizes)] for place, offset in slots], np.int64).ravel()
+                    pairs = [[place, evaluate(offset, sizes)] for place, offset in slots or ()]
+                    where = None if slots is None else np.array(pairs, np.int64).ravel()
                     launches.append((function, count, shared, cooperative, where))
             found = self._launches[values] = launches, -(-evaluate(self.head["arena"], sizes) // ALIGNMENT) * ALIGNMENT
         return found
@@ -82,10 +83,11 @@ class Library:
 
     def launch(self, launches: Sequence[_Launch], argument: np.ndarray) -> None:
         """Every launch, in order, with the table or (for graphs) its address."""
-        launch, words = self.device.launch, argument.view(np.int64)
+        launch = self.device.launch
         for function, count, shared, cooperative, where in launches:
             if count:
-                launch(function, count, shared, argument if where is None else np.concatenate((words, where)), cooperative)
+                given = argument if where is None else np.concatenate((argument.view(np.int64), where))
+                launch(function, count, shared, given, cooperative)
             else:
                 function(argument)
 

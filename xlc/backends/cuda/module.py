@@ -121,7 +121,8 @@ class _Module:
                     shared[kernel.name] = name
                     slots = [f"XLC_SLOT({n})" for n in range(len(x.inputs) + len(x.outputs))]
                     texts.append(f"{_entry(name, kernel.registers, len(slots))} {{ XLC_CALL {self.call(x, kernel, slots, 'blockIdx.x')} }}")
-                entries.append(EntryPoint(shared[kernel.name], tree(kernel.blocks), kernel.shared, False, x.note, self.where(x), self.library(x)))
+                entries.append(EntryPoint(shared[kernel.name], tree(kernel.blocks), kernel.shared, False, x.note, self.where(x),
+                                          self.library(x)))
             elif isinstance(x, Launch):
                 text, kernel = self.launch(x, "blockIdx.x")
                 entries.append(EntryPoint(name, tree(kernel.blocks), kernel.shared, False, x.note, library=self.library(x)))
@@ -317,8 +318,8 @@ class _Module:
 
 
 def _entry(name: str, registers: int, slots: int | None = None) -> str:
-    """The head of an entry (that launches share, with so many slots). Where a thread's arrays leave room for two blocks on a multiprocessor,
-    the compiler need not make room for more."""
+    """The head of an entry (that launches share, with so many slots). Where a thread's arrays leave room for two blocks on a
+    multiprocessor, the compiler need not make room for more."""
     enough = ", 2" if registers <= FEW else ""
     return f"XLC_ENTRY({name}{enough})" if slots is None else f"XLC_SHARED_ENTRY({name}, {slots}{enough})"
 

@@ -200,6 +200,8 @@ def _library() -> Any:
     tried = []
     for place in places():
         try:
+            for builtins in _below(Path(place).parent, "libnvrtc-builtins.so.*") if os.path.isabs(place) else ():
+                ctypes.CDLL(builtins)  # NVRTC opens it by its name alone, and that of CUDA 13.0 does not look beside itself
             library = ctypes.CDLL(place)
         except OSError as error:
             tried.append(f"{place}: {error}")

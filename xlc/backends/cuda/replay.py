@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class _Recording:
     stream: Any
     memory: Workspace
     place: np.ndarray
-    graph: Any = None
+    launch: Callable[[], Any] | None = None
 
 
 class Replay:
@@ -72,9 +73,17 @@ class Replay:
                 self._recordings[key] = found
                 self._record(found.place)
             else:
-                if found.graph is None:
-                    found.graph = capture(device, lambda: self._record(found.place))
-                found.graph.launch()
+                if found.launch is None:
+                    found.launch = self._captured_launch(found.place)
+                found.launch()
+
+    def _captured_launch(self, place: np.ndarray) -> Callable[[], Any]:
+        """What launches the graph; where it cannot be made, the launches one by one."""
+        try:
+            return capture(self._device, lambda: self._record(place)).launch
+        except RuntimeError as error:  # CUDARuntimeError, CUDADriverError
+            warnings.warn(f"a program is launched kernel by kernel, because it cannot be captured as a CUDA graph: {error}", stacklevel=2)
+            return lambda: self._record(place)
 
     def _new(self, stream: Any) -> _Recording:
         memory = self._device.workspace(self._nbytes)
