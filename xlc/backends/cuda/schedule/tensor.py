@@ -68,7 +68,10 @@ class OnTensorCores(Tiled):
         self.c, self.tile, self.products = c, tile, products
         self.rows, self.columns = tile.rows // self.down, tile.columns // self.beside  # of a group
         self.plain = copied(c.a, dtype) and copied(c.b, dtype)
-        self.slots = self.ahead + self.busy if self.plain else 1 + self.busy
+        self.slots = (self.ahead if self.plain else 1) + self.busy
+        steps = pieces(c.depth, tile.depth)
+        if isinstance(steps, int):
+            self.slots = max(1, min(self.slots, steps))
         self.a, self.b = (self.staged(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
         self.acc = Buffer("acc", f32, (256, self.rows * self.columns // self.group), "register")
 

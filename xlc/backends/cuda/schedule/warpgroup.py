@@ -24,6 +24,7 @@ from .tensor import OnTensorCores
 from .tiled import Tile
 
 DEPTH = 64  # contracted elements of a step: 128 bytes
+SHARED = 128 * 128  # elements of a tile up to which registers let two blocks share a multiprocessor
 
 
 def panels(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Staged:
@@ -35,8 +36,11 @@ class OnWarpgroups(OnTensorCores):
     group, busy = 128, 2
     staged = staticmethod(panels)
 
-    def __init__(self, c: Contraction, tile: Tile, dtype: DType):
+    def __init__(self, c: Contraction, tile: Tile, dtype: DType, shared: int):
         self.down = 2 if tile.rows > 64 else 1
+        slot = (tile.rows + tile.columns) * tile.depth * dtype.bytes
+        if tile.rows * tile.columns <= SHARED and 2 * 3 * slot <= shared < 2 * 4 * slot:
+            self.ahead = 1  # so that two blocks fit a multiprocessor
         super().__init__(c, tile, dtype, 1)
 
     def pipeline(self, row: Expr, column: Expr) -> list[Stmt]:
