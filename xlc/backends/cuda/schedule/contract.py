@@ -85,7 +85,6 @@ def warpgroup_tile(c: Contraction, machine: Gpu, dtype: DType) -> Tile:
     sides = [(64, 128), (64, 256), (128, 64), (128, 128)]
     if copied(c.a, dtype) and copied(c.b, dtype):
         sides += [(128, 256), (256, 128)]
-
     depth = c.depth if isinstance(c.depth, int) else UNKNOWN
 
     def cycles(t: Tile) -> float:

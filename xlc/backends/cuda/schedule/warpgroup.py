@@ -11,6 +11,9 @@ Tensor cores read both operands in shared memory by themselves, so the registers
 way while the next step's copies are begun and its own tiles are waited for: when all threads have come to step kt, the products of step
 kt - 2 are done, whose slot is free. Operands lie in panels with 128-byte swizzling, whichever way memory runs, and are copied 16 bytes at
 a time. What is more than a copy goes through registers, a step ahead, in three slots.
+
+A large tile leaves a multiprocessor to one block. Of smaller ones two fit, of which one has its products while the other waits for its
+first tiles or stores; the tile of 128 x 128 is copied one step ahead, in three slots, for that.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ SHARED = 128 * 128  # elements of a tile up to which registers let two blocks sh
 
 
 def panels(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Staged:
+    """Tiles as ``wgmma`` reads them."""
     row_step, k_step, panel = (64, 1, rows * 64) if o.along_k else (1, 64, depth * 64)
     return Staged(Operand(o.name, stripped(o.value), o.free, o.ks), rows, depth, dtype, row_step, k_step, slots, panel)
 
@@ -50,4 +54,4 @@ class OnWarpgroups(OnTensorCores):
         return [*super().multiply(slot), Wait(1, True)]
 
 
-__all__ = ["DEPTH", "OnWarpgroups"]
+__all__ = ["DEPTH", "SHARED", "OnWarpgroups"]
