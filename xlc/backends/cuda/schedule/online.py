@@ -29,7 +29,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
+from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, place, size, statements, substitute, var
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, f32
@@ -58,6 +58,7 @@ WIDEST, DEEPEST = 128, 256  # columns of the result, whose sums are registers; c
 FEW = 16  # rows, below which reading k and v bounds the time, and other schedules share that out better
 LONG = 1024  # keys from which that matters
 WARPGROUP = 128
+NARROW = 64  # elements of a key, up to which four warps have q in registers
 LOWEST = const(float("-inf"), f32)
 
 
@@ -159,6 +160,8 @@ class _Kernel:
         self.k = staged(Operand("k", o.k, o.keys, o.depth), form.keys, self.depth, dtype, form.slots)
         self.v = staged(Operand("v", o.v, o.columns, o.keys), self.columns, form.keys, dtype, form.slots + late)
         self.done = [Wait(0, True)] if late else []
+        self.parts = form.share(self.depth, 2) if late and self.depth <= NARROW else None
+        self.left = Buffer("q", dtype, (256, self.parts.count), "register") if self.parts else self.q
         self.p = Staged(Operand("p", ACC, (), ()), rows, form.keys, dtype, form.keys + (8 if dtype.bits == 16 else 4), 1, 1)
         self.scores = form.share(form.keys, 1 if self.k.k_step == 1 else 4)
         self.sums = form.share(self.columns, 1 if self.v.k_step == 1 else min(4, self.columns // LANES & -(self.columns // LANES)))
@@ -194,7 +197,8 @@ class _Kernel:
         last = steps if stop is None else minimum(steps, (stop + (self.form.keys - 1)) // self.form.keys)
         ends = [Let("first", first), Let("last", last)]
         first, last = (e.value if e.value.is_const else var(e.name) for e in ends)
-        buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l, *([self.held] if self.form.halves else [])]
+        buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l,
+                   *([self.held] if self.form.halves else []), *([self.left] if isinstance(self.left, Buffer) else [])]
         with ix.ranges({T: const(256), KT: steps}):
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
             all_ = guarded(first < last, [loop, *self.done]) if self.done else [loop]  # no product is under way where there was none
@@ -208,7 +212,17 @@ class _Kernel:
                  *(s for part in moved(self.q, self.row, const(0)) for s in part)]
         ahead = [(x, first + j) for j in range(self.form.slots - 1) for x in (self.k, self.v)] or [(self.k, first)]
         out = [[s for part in self.brought(x, at, last) for s in part] for x, at in ahead]
-        return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:])]
+        after = sum(any(isinstance(s, Loop) and s.kind == "async" for s in statements(body)) for body in out[1:])
+        return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:]), *self.fragments(after)]
+
+    def fragments(self, after: int) -> list[Stmt]:
+        """What each thread has to bring of q, where that stays in registers: four warps would read it from shared memory in every step.
+        So many loops over threads have begun copies since that of q."""
+        share, into = self.parts, self.left
+        if share is None or not isinstance(into, Buffer):
+            return []
+        read = load(self.q.buffer, (place(share.row(H), share.column(G) + LANE, self.q.steps),))
+        return [Wait(after), threads(share.each_row([share.each([Store(into, (T, share.element(H, G, LANE)), read)])]))]
 
     def step(self, last: Expr) -> list[Stmt]:
         """What is done with a block of keys. With one slot values come while scores are computed, the next keys while these are multiplied
@@ -217,9 +231,9 @@ class _Kernel:
         early, late = ((self.v, KT), (self.k, KT + 1)) if slots == 1 else ((self.k, KT + (slots - 1)), (self.v, KT + (slots - 1)))
         (first, kept), (second, kept_too) = (self.brought(x, at, last) for x, at in (early, late))
         top, shuffles = self.across("t", self.top, lookup("fmax"))
-        scores = multiplied(self.s, self.scores, self.q, self.k, self.depth, products, KT % slots)
-        left = self.held if self.form.halves else self.p
-        result = multiplied(self.out, self.sums, left, self.v, self.form.keys, products, KT % self.v.slots)
+        scores = multiplied(self.s, self.scores, self.left, self.k, self.depth, products, KT % slots)
+        probabilities = self.held if self.form.halves else self.p
+        result = multiplied(self.out, self.sums, probabilities, self.v, self.form.keys, products, KT % self.v.slots)
         later = 2 * (slots - 2) if slots > 2 and first and second else 0  # of what is on its way, two loops over threads for each step
         return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept, *self.done),
                 Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), *([Wait(0)] if slots == 1 else []),
