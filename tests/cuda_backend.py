@@ -28,9 +28,10 @@ LISTED = (  # what may use local memory, and why
 
 def check_resources(program: Any) -> None:
     """Compile a program's module for the chip, and hold that no kernel spills registers or has an array in local memory, unless the list
-    says why."""
+    says why, and that products in the background stay there."""
     backend, plan = program.backend, program.plan
     done = backend.compiled(backend.text(plan))
+    assert "(C75" not in done.log, done.log  # ptxas waits for each product, or puts waits of its own between
     text = {k.name: k.function for k in emit_module(plan).kernels}
     for entry, found in done.resources.items():
         if not found.local:
