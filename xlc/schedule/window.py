@@ -14,6 +14,7 @@ from xlc.ir.loops import LOAD, Expr, const, substitute, walk
 from xlc.ir.op import lookup
 from xlc.ir.types import bool_, i32, i64
 
+EXPONENTIAL = "exp"
 HalfPlane = tuple[int, int, Expr]  # (a, b, c), a not 0: a*column + b*row + c <= 0
 
 
@@ -40,6 +41,26 @@ def half_planes(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
             return
         yield from _conjuncts(condition, row, column)
         x = yes
+
+
+def vanishing(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
+    """Of the conditions without which x is 0, where what it is multiplied with is finite."""
+    name = x.op.name
+    if name == "where" and x.args[2].is_const and x.args[2].value == 0:
+        yield from _conjuncts(x.args[0], row, column)
+        yield from vanishing(x.args[1], row, column)
+    elif name == "multiply":
+        for a in x.args:
+            yield from vanishing(a, row, column)
+    elif name in ("divide", "negative", "cast"):
+        yield from vanishing(x.args[0], row, column)
+    elif name == EXPONENTIAL:
+        yield from _lowest(x.args[0], row, column)
+
+
+def _lowest(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
+    """Of the conditions without which x is -inf, where what is subtracted from it is finite."""
+    yield from _lowest(x.args[0], row, column) if x.op.name == "subtract" else half_planes(x, row, column)
 
 
 def _conjuncts(condition: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
@@ -75,4 +96,4 @@ def _index(e: Expr) -> Expr | None:
     return None
 
 
-__all__ = ["HalfPlane", "bounds", "half_planes"]
+__all__ = ["EXPONENTIAL", "HalfPlane", "bounds", "half_planes", "vanishing"]

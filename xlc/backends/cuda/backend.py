@@ -47,9 +47,11 @@ class Gpu(Machine):
     shared: int = 99 << 10
 
     def rows_of_stages(self, stages: Any, shared: int) -> int | str:
-        from .schedule.online import block_of_rows
+        from xlc.schedule.chain import is_chain
 
-        return block_of_rows(stages, shared, self)
+        from .schedule import chain, online
+
+        return (chain if is_chain(stages) else online).block_of_rows(stages, shared, self)
 
 
 class CudaBackend:
