@@ -45,7 +45,7 @@ def formulas(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: np.ndarray, mask: A
         e = np.exp(s - s.max(-1, keepdims=True))
         p = e / e.sum(-1, keepdims=True)
     dp = w @ swapped(v) * kept
-    ds = p * (dp - np.sum(p * dp, -1, keepdims=True)) * scale
+    ds = np.where(s == -np.inf, 0, p * (dp - np.sum(p * dp, -1, keepdims=True)) * scale)
     return np.sum((p * kept) @ v * w), ds @ k, swapped(ds) @ q, swapped(p * kept) @ w
 
 
@@ -111,3 +111,163 @@ def test_halves(sizes: tuple[int, ...], dtype: Any) -> None:
     args = tuple(values(2, n, d, seed=s, dtype=dtype) for s, (n, d) in enumerate(
         ((queries, depth), (keys, depth), (keys, width), (queries, width))))
     check(causal, args, formulas(*args, causal=True), TOLERANCE[dtype])
+
+
+@shim
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_masks(kind: str) -> None:
+    args = values(2, 3, 70, 8), values(2, 3, 90, 8, seed=1), values(2, 3, 90, 12, seed=2), values(2, 3, 70, 12, seed=4)
+    mask = values(2, 3, 70, 90, seed=3)
+    mask = mask > 0.5 if kind == "bool" else mask
+    check(lambda q, k, v, m: xlc.nn.attention(q, k, v, mask=m), args, formulas(*args, mask), rest=(mask,))
+
+
+@shim
+def test_rows_without_a_key() -> None:
+    """nan where there is nan without fusion: in all values' gradients."""
+    args = tuple(values(70, 8, seed=s) for s in range(4))
+    mask = np.arange(70) >= np.arange(70)[:, None] + 30
+    e = check(lambda q, k, v, m: xlc.nn.attention(q, k, v, mask=m), args, formulas(*args, mask), rest=(mask,))
+    with xlc.config.context(fuse_tiles=False):
+        old = xlc.jit(loss(lambda q, k, v, m: xlc.nn.attention(q, k, v, mask=m)), device="shim")(*args, mask)
+    for a, b in zip(e(*args, mask)[1], old[1], strict=True):
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+
+
+@shim
+def test_dropout() -> None:
+    args = values(70, 16), values(80, 16, seed=1), values(80, 16, seed=2), values(70, 16, seed=4)
+    kept = values(70, 80, seed=3) > -0.5
+
+    def f(q: Any, k: Any, v: Any, kept: Any) -> Any:
+        return np.where(kept, xlc.nn.softmax(q @ k.T * 0.25) / 0.7, 0) @ v
+
+    e = check(f, args, formulas(*args, kept=kept / 0.7), rest=(kept,))
+    assert sum("exp" in k.note for k in e.kernels) == 4
+
+    def g(q: Any, k: Any, v: Any, key: Any) -> Any:
+        return xlc.nn.dropout(key, xlc.nn.softmax(q @ k.T * 0.25), 0.3) @ v
+
+    key = xlc.random.key(3)
+    kept = np.asarray(xlc.nn.dropout(key, np.ones((70, 80), "f4"), 0.3), "f8")
+    check(g, args, formulas(*args, kept=kept), rest=(key,))
+
+
+@shim
+def test_heads_that_share_keys() -> None:
+    q, k, v, w = values(2, 2, 3, 70, 16), values(2, 2, 90, 16, seed=1), values(2, 2, 90, 16, seed=2), values(2, 2, 3, 70, 16, seed=3)
+
+    def f(q: Any, k: Any, v: Any) -> Any:
+        return xlc.nn.attention(q, *(np.broadcast_to(x[:, :, None], (2, 2, 3, 90, 16)) for x in (k, v)))
+
+    value, dq, dk, dv = formulas(q, k[:, :, None], v[:, :, None], w)
+    e = check(f, (q, k, v, w), (value, dq, dk.sum(2), dv.sum(2)))
+    assert largest(e) < 12 * 70 * 90
+
+
+@shim
+def test_heads_beside_tokens() -> None:
+    """(batch, tokens, heads, depth), as a projection gives it: transposed where it is read, and where gradients are written."""
+    q, k, v, w = (values(2, 70, 3, 16, seed=s) for s in range(4))
+
+    def turned(*xs: np.ndarray) -> list[np.ndarray]:
+        return [x.transpose(0, 2, 1, 3) for x in xs]
+
+    value, *gradients = formulas(*turned(q, k, v, w), causal=True)
+    e = check(lambda q, k, v: causal(*turned(q, k, v)).transpose(0, 2, 1, 3), (q, k, v, w), (value, *turned(*gradients)))
+    assert len(e.kernels) == 9 and largest(e) < 6 * 70 * 70  # three transpose gradients
+
+
+@shim
+def test_softmax_in_f32_between_halves() -> None:
+    args = tuple(values(60, 16, seed=s, dtype="f2") for s in range(4))
+    check(lambda q, k, v: xlc.nn.softmax((q @ k.T).astype("f4") * 0.25).astype("f2") @ v, args, formulas(*args), TOLERANCE["f2"])
+
+
+@shim
+def test_windows() -> None:
+    args = tuple(values(300, 8, seed=s) for s in range(4))
+
+    def f(q: Any, k: Any, v: Any) -> Any:
+        i, j = xlc.numpy.arange(300)[:, None], xlc.numpy.arange(300)
+        return xlc.nn.softmax(np.where((j < i + 3) & (i - j <= 40), q @ k.T / np.sqrt(np.float32(8)), -np.inf)) @ v
+
+    i, j = np.arange(300)[:, None], np.arange(300)
+    check(f, args, formulas(*args, (j < i + 3) & (i - j <= 40)))
+
+
+@shim
+def test_what_follows_is_in_the_kernels() -> None:
+    """Everything elementwise, also halves that are widened."""
+    args = tuple(values(70, 16, seed=s) for s in range(4))
+    e = compiled(xlc.value_and_grad(lambda q, k, v, w: np.sum(causal(q * 2, k, np.tanh(v)) * w), argnums=(0, 1, 2)), args)
+    value, (dq, dk, dv) = e(*args)
+    q, k, v, w = args
+    expected = formulas(2 * q, k, np.tanh(v.astype("f8")), w, causal=True)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(dq, 2 * expected[1], rtol=2e-5, atol=2e-4)
+    np.testing.assert_allclose(dk, expected[2], rtol=2e-5, atol=2e-4)
+    np.testing.assert_allclose(dv, expected[3] * (1 - np.tanh(v.astype("f8")) ** 2), rtol=2e-5, atol=2e-4)
+
+
+@shim
+def test_named_sizes() -> None:
+    f = xlc.jit(loss(causal), device="shim:random", dynamic={a: {1: "tokens"} for a in range(4)})
+    for n in (1, 7, 64, 150):
+        args = tuple(values(2, n, 8, seed=s) for s in range(4))
+        value, gradients = f(*args)
+        for g, x in zip(gradients, formulas(*args, causal=True)[1:], strict=True):
+            np.testing.assert_allclose(g, x, rtol=2e-5, atol=2e-5)
+    assert len(f.compile(*args).kernels) <= 7
+
+
+@shim
+def test_no_token() -> None:
+    f = xlc.jit(loss(plain), device="shim")
+    for q, k in ((0, 4), (4, 0), (0, 0)):
+        args = values(2, q, 8), values(2, k, 8), values(2, k, 3), values(2, q, 3)
+        value, gradients = f(*args)
+        assert value == 0 and all(g.shape == a.shape and not np.any(g) for g, a in zip(gradients, args, strict=False))
+
+
+@shim
+def test_checkpoints() -> None:
+    """What a checkpoint would compute again is computed again anyway."""
+    args = tuple(values(70, 16, seed=s) for s in range(4))
+    e = check(xlc.checkpoint(causal), args, formulas(*args, causal=True))
+    assert largest(e) < 70 * 70
+
+
+# ------------------------------------------------------------------------------------------------ when it is not done
+
+
+@shim
+def test_a_gradient_that_is_as_large() -> None:
+    """That of an additive mask: what lies between is stored, as it is a result."""
+    q, k, v, w = (values(70, 16, seed=s) for s in range(4))
+    mask = values(70, 70, seed=5)
+    f = xlc.value_and_grad(lambda q, m: np.sum(xlc.nn.attention(q, k, v, mask=m) * w), argnums=(0, 1))
+    e = xlc.jit(f, device="shim:random").compile(q, mask)
+    assert "f32[70,70] is stored: multiply f32[70,70] is a result" in e.explain()
+    _, (dq, dm) = e(q, mask)
+    np.testing.assert_allclose(dq, formulas(q, k, v, w, mask)[1], rtol=2e-5, atol=2e-5)
+    step = values(70, 70, seed=6).astype("f8")
+    ends = [formulas(q, k, v, w, mask + s * 1e-5 * step)[0] for s in (1, -1)]
+    np.testing.assert_allclose(np.sum(np.asarray(dm) * step), (ends[0] - ends[1]) / 2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("knobs", [{"strict": True}, {"fuse_tiles": False}, {"skip": "recompute"}], ids=str)
+@shim
+def test_switched_off(knobs: dict[str, Any]) -> None:
+    args = tuple(values(70, 16, seed=s) for s in range(4))
+    with xlc.config.context(**knobs):
+        e = xlc.jit(loss(causal), device="shim:random").compile(*args)
+        assert largest(e) == 70 * 70
+        for g, x in zip(e(*args)[1], formulas(*args, causal=True)[1:], strict=True):
+            np.testing.assert_allclose(g, x, rtol=2e-5, atol=2e-5)
+
+
+def test_too_wide() -> None:
+    wide = xlc.spec((300, 200))
+    e = xlc.jit(loss(plain), device="cuda:sm_80").compile(wide, wide, wide, wide)
+    assert "f32[300,300] is stored: heads of 200 and 200 elements: up to 256 and 128 fit" in e.explain()

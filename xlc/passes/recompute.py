@@ -276,7 +276,8 @@ class _Builder:
         right = b.args[0] if b.op.name == "cast" else b
         batch = tuple(range(len(lb)))
         product = found[0].op(_cast(found[1], right), right, contract=((r.args[0].rank - 1,), (along,)), batch=(batch, rb))
-        return lookup("transpose")(a, axes=(*lb, free, *lc)), product
+        axes = (*lb, free, *lc)
+        return a if axes == tuple(range(a.rank)) else lookup("transpose")(a, axes=axes), product
 
     def outer(self, o: _Outer, other: Node) -> Node:
         """The outer contraction, of what is computed again as its left operand, which it sums along its rows."""
