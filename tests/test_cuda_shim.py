@@ -72,8 +72,8 @@ static __device__ __forceinline__ void every(const float* __restrict__ b0, float
   double w = __shfl_sync(0xffffffffu, (double)v, 3);
   const long long q = __shfl_xor_sync(0xffffffffu, n, 3);
   const unsigned z = __ballot_sync(0xffffffffu, v > 0) + __any_sync(0xffffffffu, v > 1) + __umulhi(a[0], 77u) + (unsigned)__umul64hi(q, n);
-  v += sqrtf(v) + fmaf(v, v, v) + floorf(v) + ceilf(v) + truncf(v) + rintf(v) + fabsf(v);
-  w += sqrt(w) + fma(w, w, w) + floor(w) + ceil(w) + trunc(w) + rint(w) + fabs(w);
+  v += sqrtf(v) + fmaf(v, v, v) + floorf(v) + ceilf(v) + truncf(v) + rintf(v) + fabsf(v) + fmaxf(v, 1) + fminf(v, 2) + xlc_exp2_approx(v);
+  w += sqrt(w) + fma(w, w, w) + floor(w) + ceil(w) + trunc(w) + rint(w) + fabs(w) + fmax(w, 1) + fmin(w, 2);
   *(xlc_vec<float, 4>*)(b1 + 4 * i) = xlc_vec<float, 4>{v, (float)w, (float)z, (float)q};
 }
 XLC_ENTRY(f) {
@@ -97,7 +97,7 @@ def test_every_name_compiles_for_every_chip(arch: str) -> None:
 def test_the_text_above_has_every_name() -> None:
     """Of the prelude: in its list, defined as functions, or made by a macro from others; and the shim compiles it."""
     known = PRELUDE[PRELUDE.index("Known to NVRTC"):PRELUDE.index("#ifndef")]
-    listed = re.findall(r"\b(?:__\w+|\w*(?:sqrt|fma|floor|ceil|trunc|rint|fabs)f?)\b", known)
+    listed = re.findall(r"\b(?:__\w+|\w*(?:sqrt|fma|floor|ceil|trunc|rint|fabs|fmax|fmin)f?)\b", known)
     made = re.findall(r"XLC_INLINE[\w ]* (xlc_\w+)\(|XLC_(?:MMA|LDMATRIX_X\d)\((xlc_\w+)", PRELUDE)
     copies = [f"xlc_cp_async{n}{z}" for n in re.findall(r"^XLC_CP_ASYNC\((\d+)", PRELUDE, re.MULTILINE) for z in ("", "_zfill")]
     names = {*listed, *("".join(m) for m in made), *copies, "xlc_vec", "xlc_shared"} - {"xlc_shared_address", "xlc_global", "xlc_cp_async"}

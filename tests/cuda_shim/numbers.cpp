@@ -72,6 +72,11 @@ unsigned xlc_f32_to_tf32(float x) {
   const unsigned bits = xlc_bits<unsigned>(x);
   return x - x == 0 ? (bits + 0x1000) & 0xffffe000 : x != x ? 0x7fffffff : bits;
 }
+// Exact, but for what is no normal number.
+float xlc_exp2_approx(float x) {
+  const double y = __builtin_exp2(x);
+  return y < 0x1p-126 ? 0 : (float)y;
+}
 
 void xlc_mma_m16n8k16_f16(float* d, const unsigned* a, const unsigned* b, int line) { mma<2, half>(d, a, b, line); }
 void xlc_mma_m16n8k16_bf16(float* d, const unsigned* a, const unsigned* b, int line) { mma<2, bfloat>(d, a, b, line); }

@@ -44,11 +44,12 @@ unsigned short xlc_f64_to_f16(double);
 unsigned short xlc_f32_to_bf16(float);
 unsigned short xlc_f64_to_bf16(double);
 unsigned xlc_f32_to_tf32(float);
+float xlc_exp2_approx(float);
 
 float sqrtf(float) noexcept, fmaf(float, float, float) noexcept, floorf(float) noexcept, ceilf(float) noexcept, truncf(float) noexcept,
-    rintf(float) noexcept, fabsf(float) noexcept;
+    rintf(float) noexcept, fabsf(float) noexcept, fmaxf(float, float) noexcept, fminf(float, float) noexcept;
 double sqrt(double) noexcept, fma(double, double, double) noexcept, floor(double) noexcept, ceil(double) noexcept, trunc(double) noexcept,
-    rint(double) noexcept, fabs(double) noexcept;
+    rint(double) noexcept, fabs(double) noexcept, fmax(double, double) noexcept, fmin(double, double) noexcept;
 }
 
 static inline int __any_sync(unsigned mask, bool value, XLC_LINE) { return __ballot_sync(mask, value, line) != 0; }

@@ -226,7 +226,8 @@ _OPERATORS = {name: name for name in ["add", "subtract", "multiply", "divide", "
                                       "maximum", "minimum", "copysign", "nextafter", "bitwise_and", "bitwise_or", "bitwise_xor",
                                       "negative", "sqrt", "cbrt", "square", "sign", "signbit", "reciprocal", "exp", "exp2", "expm1", "log",
                                       "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "floor", "ceil", "trunc",
-                                      "isnan", "isinf", "isfinite", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal"]}
+                                      "isnan", "isinf", "isfinite", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal",
+                                      "fmax", "fmin"]}
 _OPERATORS |= {"power": "pow", "arctan2": "atan2", "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift",
                "invert": "bitwise_not", "absolute": "abs", "fabs": "abs", "rint": "round", "arcsin": "asin", "arccos": "acos",
                "arctan": "atan", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh"}
@@ -263,10 +264,6 @@ def _fmod(x: Node, y: Node) -> Node:
     zero = full(x.type, 0)
     wrong_sign = emit("bitwise_and", emit("not_equal", r, zero), emit("less", emit("bitwise_xor", r, x), zero))
     return _select(wrong_sign, r - y, r)
-
-
-def _fmax(name: str) -> Lowering:
-    return lambda x, y: _select(emit("isnan", x), y, _select(emit("isnan", y), x, emit(name, x, y)))
 
 
 def _mixed_compare(name: str) -> Lowering:
@@ -342,7 +339,7 @@ _LOWERINGS: dict[str, Any] = {
     "logical_not": _logical("bitwise_not"), "positive": _same, "conjugate": _same,
     "deg2rad": lambda x: x * (math.pi / 180), "radians": lambda x: x * (math.pi / 180),
     "rad2deg": lambda x: x * (180 / math.pi), "degrees": lambda x: x * (180 / math.pi),
-    "fmax": _fmax("maximum"), "fmin": _fmax("minimum"), "fmod": _fmod, "float_power": lambda x, y: emit("pow", x, y),
+    "fmod": _fmod, "float_power": lambda x, y: emit("pow", x, y),
     "logaddexp2": _logaddexp2, "heaviside": _heaviside, "modf": _modf, "ldexp": _ldexp, "bitwise_count": _bit_count,
     "divmod": lambda x, y: (emit("floor_divide", x, y), emit("remainder", x, y)),
 }

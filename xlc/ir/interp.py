@@ -181,7 +181,12 @@ class _Machine:
         (m, n, depth), lane = s.shape, int(thread) % 32
         rows, k = np.arange(0, m, 8) + lane // 4, np.arange(depth)
         columns = (np.arange(0, n, 8)[:, None] + lane % 4 * 2 + np.arange(2)).reshape(-1)
-        a = self.memory[s.a][self.position(s.a, [a_at + rows[:, None] * s.a_steps[0] + k * s.a_steps[1]], np.asarray(True))]
+        if s.a.space == "register":
+            lanes = int(a_at) // 32 * 32 + rows[:, None] % 8 * 4 + k % 8 // 2
+            held = ((rows[:, None] // 16 * (depth // 8) + k // 8) * 2 + rows[:, None] % 16 // 8) * 2 + k % 2
+            a = self.memory[s.a][lanes, held]
+        else:
+            a = self.memory[s.a][self.position(s.a, [a_at + rows[:, None] * s.a_steps[0] + k * s.a_steps[1]], np.asarray(True))]
         b = self.memory[s.b][self.position(s.b, [b_at + k[:, None] * s.b_steps[1] + columns * s.b_steps[0]], np.asarray(True))]
         parts = [(a, b)] if s.a.dtype.bits == 16 else _tf32_products(a, b, s.products)
         total = sum(x.astype(np.float64) @ y.astype(np.float64) for x, y in parts)

@@ -274,7 +274,10 @@ class Mma:
 
     ``a`` and ``b`` lie in shared memory: (row, k) of a at a_at + row*a_steps[0] + k*a_steps[1], (k, column) of b at b_at +
     column*b_steps[0] + k*b_steps[1]. Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1), or its three largest partial
-    products are summed (3)."""
+    products are summed (3).
+
+    Or ``a``, of halves, is in registers: then a_at is the thread, and the lanes of a warp hold a as they would hold a sum: (row, k) is the
+    element ((row//16*contracted/8 + k//8)*2 + row%16//8)*2 + k%2 of lane row%8*4 + k%8//2, since an earlier loop over threads."""
 
     acc: Buffer
     thread: Expr

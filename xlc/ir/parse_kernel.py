@@ -239,7 +239,8 @@ class _KernelParser(Values):
         parts: list[Any] = [*element()]
         for _ in range(2):
             self.expect(",")
-            parts += [*element(), integers("steps", 2)]
+            buffer, at = element()
+            parts += [buffer, at, (0, 0) if buffer.space == "register" else integers("steps", 2)]
         self.expect(",")
         acc, thread, a, a_at, a_steps, b, b_at, b_steps = parts
         rows, columns, depth = integers("shape", 3)

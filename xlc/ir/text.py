@@ -347,8 +347,8 @@ def _print_body(body: Sequence[Stmt], indent: str, emit: Callable[[str], None], 
             case Prefetch():
                 emit(f"{indent}prefetch {s.buffer.name}[{', '.join(texts)}] ahead {s.distance}")
             case Mma():
-                a, b = (" ".join(map(str, steps)) for steps in (s.a_steps, s.b_steps))
-                emit(f"{indent}mma {s.acc.name}[{texts[0]}], {s.a.name}[{texts[1]}] steps {a}, {s.b.name}[{texts[2]}] steps {b}, "
+                a, b = ("" if x.space == "register" else f" steps {near} {far}" for x, (near, far) in ((s.a, s.a_steps), (s.b, s.b_steps)))
+                emit(f"{indent}mma {s.acc.name}[{texts[0]}], {s.a.name}[{texts[1]}]{a}, {s.b.name}[{texts[2]}]{b}, "
                      f"shape {' '.join(map(str, s.shape))} products {s.products}")
             case Wait():
                 emit(f"{indent}wait {s.left}")

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ..errors import XlcValueError
 from . import plan as plans
-from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, const, expressions, statements, walk
+from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, const, expressions, statements, var, walk
 from .loops import size as size_expr
 from .node import Graph, Node, bodies
 from .plan import ALIGNMENT, PLACES, Branch, Entry, Launch, Plan, Slot
@@ -186,6 +186,8 @@ class _KernelChecker:
                 seen = {a.buffer for a in self.accesses if a.write and any(v is s for v in a.loops)}
                 own = {x.buffer for x in statements(s.body) if isinstance(x, Local)}  # each iteration has these for itself
                 self.unproven += conflicts(s, self.accesses, seen - own)
+        if s.kind == "thread":
+            self.check_lanes(s)
         del self.variables[s.var]
 
     def check_inplace(self) -> None:
@@ -251,12 +253,31 @@ class _KernelChecker:
             self.fail(f"mma on {s.a.dtype} and {s.b.dtype}, summed in {s.acc.dtype}: expected two of f16, bf16 or f32, summed in f32")
         if rows % 16 or columns % 16 or depth % step or s.products not in (1, 3):
             self.fail(f"mma of the shape {s.shape} in {s.products} products: expected multiples of (16, 16, {step}), in 1 or 3")
-        if s.acc.space != "register" or s.acc.shape[1:] != (rows * columns // 32,) or s.a.space != "shared" or s.b.space != "shared":
+        if s.acc.space != "register" or s.acc.shape[1:] != (rows * columns // 32,):
             self.fail(f"mma of the shape {s.shape} adds to {s.acc.name}, {s.acc.dtype}{list(s.acc.shape)} {s.acc.space}")
         self.access(s.acc, (s.thread, const(0)), None, True)
-        for b, first, steps, n in ((s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)):
+        in_memory = [(s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)]
+        if s.a.space == "register":
+            del in_memory[0]
+            if s.a is s.acc or s.a.dtype is f32 or s.a.shape[1:] != (rows * depth // 32,) or s.a_at is not s.thread:
+                self.fail(f"mma of the shape {s.shape} reads {s.a.name}[{s.a_at}], {s.a.dtype}{list(s.a.shape)} {s.a.space}")
+            self.access(s.a, (s.a_at, const(0)), None, False)
+        for b, first, steps, n in in_memory:
+            if b.space != "shared":
+                self.fail(f"mma of the shape {s.shape} reads {b.name}, which is in the space {b.space}")
             self.access(b, (first,), None, False)
             self.access(b, (first + ((n - 1) * steps[0] + (depth - 1) * steps[1]),), None, False)
+
+    def check_lanes(self, s: Loop) -> None:
+        """Registers of other threads, as a loop over threads may read them, are from before it."""
+        own = var(s.var)
+        written = {x.buffer for x in statements(s.body) if isinstance(x, Store)}
+        read = {x.a for x in statements(s.body) if isinstance(x, Mma)}
+        read |= {e["buffer"] for x in statements(s.body) for e in walk(*expressions(x)) if e.op is LOAD and e.args[0] is not own}
+        inside = {x.buffer for x in statements(s.body) if isinstance(x, Local)}
+        for b in sorted(read & written - inside, key=lambda b: b.name):
+            if b.space == "register":
+                self.fail(f"the loop over threads {s.var} reads {b.name} of other threads, and writes it")
 
     def access(self, b: Buffer, index: Sequence[Expr], mask: Expr | None, write: bool) -> None:
         what = f"{b.name}[{', '.join(map(str, index))}]"

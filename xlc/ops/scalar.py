@@ -17,7 +17,7 @@ from xlc.errors import XlcTypeError
 from xlc.ir.loops import const
 from xlc.ir.node import Node, full_like
 from xlc.ir.op import Op, register
-from xlc.ir.types import DType, Type, bool_, i16, i32, i64
+from xlc.ir.types import DType, Type, bool_, f32, i16, i32, i64
 
 from . import oracle, vecmath
 from .kinds import ALL, FLOATS, INTS, LOGICAL, NUMBERS, elementwise, rounded
@@ -185,6 +185,10 @@ square = elementwise("square", np.square, NUMBERS, exact=True, raw=True, decompo
 reciprocal = elementwise("reciprocal", np.reciprocal, FLOATS, exact=True, raw=True, decompose=lambda x: const(1, x.dtype) / x,
                          samples=[(1, 5)], vjp=lambda g, y, x: [-(g * y * y)])
 isnan = elementwise("isnan", np.isnan, NUMBERS, result=bool_, exact=True, decompose=lambda x: not_equal(x, x), vjp=lambda g, y, x: [None])
+fmax, fmin = (
+    elementwise(name, getattr(np, name), FLOATS, arity=2, exact=True, raw=True, vjp=_extreme_vjp, doc="the number where one of them is nan",
+                decompose=lambda a, b, both=both: where(isnan(a), b, where(isnan(b), a, both(a, b))))
+    for name, both in (("fmax", maximum), ("fmin", minimum)))
 isinf = elementwise("isinf", np.isinf, NUMBERS, result=bool_, exact=True, vjp=lambda g, y, x: [None],
                     decompose=lambda x: equal(abs_(x), const(math.inf, x.dtype)) if x.dtype.is_float else const(False, bool_))
 isfinite = elementwise("isfinite", np.isfinite, NUMBERS, result=bool_, exact=True, vjp=lambda g, y, x: [None],
@@ -309,6 +313,8 @@ def _gelu_tanh_slope(x: Any) -> Any:
 _made: dict[str, Op] = {
     name: elementwise(name, oracle, FLOATS, samples=[interval], vjp=vjp, decompose=getattr(vecmath, name))
     for name, (oracle, interval, vjp) in _unary.items()}
+exp2_approx = elementwise("exp2_approx", np.exp2, (f32,), samples=[(-9, 9)], vjp=_unary["exp2"][2], decompose=vecmath.exp2,
+                          doc="2**x with a relative error of 2**-22 at most; what is no normal number is 0")
 exp, exp2, expm1, log, log2, log10, log1p = (_made[n] for n in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p"))
 sin, cos, tan, sinh, cosh, tanh = (_made[n] for n in ("sin", "cos", "tan", "sinh", "cosh", "tanh"))
 rsqrt, erf, erfc, expit, softplus = (_made[n] for n in ("rsqrt", "erf", "erfc", "expit", "softplus"))

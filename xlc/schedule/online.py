@@ -11,8 +11,9 @@ nor l, over l. Which operators x is made of does not matter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xlc.ir import index as ix
 from xlc.ir.loops import LOAD, Buffer, Expr, const, expr, load, size, var, walk
@@ -25,8 +26,10 @@ from .inline import Inliner, Places, flat
 from .nest import Dimension
 from .product import Product
 from .reductions import contraction_reads
-from .window import EXPONENTIAL, bounds, half_planes
+from .window import EXPONENTIAL, bounds, half_planes, unmasked
 
+APPROXIMATE = "exp2_approx"
+LOG2_E = math.log2(math.e)
 ACC, P = var("acc", f32), var("p", f32)
 
 
@@ -52,10 +55,26 @@ class Online:
     def window(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
         """Bounds of the keys, from and below which x may be anything but -inf in ``count`` rows from ``first`` on; None where there is
         none. They follow from comparisons of the row with the key."""
-        if len(self.rows) != 1 or len(self.keys) != 1:
-            return None, None
-        row, key = self.rows[0].var, self.keys[0].var
-        return bounds(half_planes(self.score, row, key), first, count)
+        return bounds(half_planes(self.score, *self._place()), first, count)
+
+    def inside(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
+        """Bounds of the keys, from and below which x is what ``unmasked`` says in all of these rows."""
+        return bounds(half_planes(self.score, *self._place()), first, count, all_of_them=True)
+
+    @property
+    def unmasked(self) -> Expr:
+        """``score`` without the comparisons from which the bounds follow."""
+        return unmasked(self.score, *self._place())
+
+    def _place(self) -> tuple[Expr, Expr]:
+        """The row and the key, where these are one variable each (else some that do not occur)."""
+        one = len(self.rows) == 1 and len(self.keys) == 1
+        return (self.rows[0].var, self.keys[0].var) if one else (var("row"), var("key"))
+
+    def factored(self) -> tuple[Online, float]:
+        """The same but for a constant factor above 0 of x, which is given besides: 1 where there is none."""
+        score, factor = _factored(self.score)
+        return replace(self, score=score), factor
 
 
 def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int) -> Online | str:
@@ -91,15 +110,18 @@ def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int
                   tuple(d for d in contracted if d.extent != 1), tuple(Dimension(v, product.extents[v]) for v in product.ns), beside)
 
 
-def rescaled(old: Expr, new: Expr) -> tuple[Expr, Expr]:
-    """(what is subtracted from x where the maximum so far is ``new``, by what is multiplied that was summed under ``old``). Where all x so
-    far are -inf, 0 is subtracted, so that exp(x - m) is 0: a row of which all keys are masked ends as 0/0."""
-    shift = lookup("where")(new.equals(float("-inf")), 0.0, new)
-    return shift, exponential(old - shift)
+def shifted(peak: Expr, factor: float | None = None) -> Expr:
+    """What ``exponential`` subtracts from x where the maximum so far is ``peak``. Where all x so far are -inf that is 0, so that exp(x - m)
+    is 0: a row of which all keys are masked ends as 0/0."""
+    shift = lookup("where")(peak.equals(float("-inf")), 0.0, peak)
+    return shift if factor is None else shift * (factor * LOG2_E)
 
 
-def exponential(x: Expr) -> Expr:
-    return lookup(EXPONENTIAL)(x)
+def exponential(x: Expr, shift: Expr, factor: float | None = None) -> Expr:
+    """exp(x - m). With a factor it is exp((x - m) * factor), in two instructions where the machine has ``APPROXIMATE``: what is raised is
+    rounded once, so that the relative error of the result is |x - m| * factor * 2**-24 + 2**-22, and, as the shift is rounded, too, a
+    factor that all of a row have in common."""
+    return lookup(EXPONENTIAL)(x - shift) if factor is None else lookup(APPROXIMATE)(lookup("fma")(x, factor * LOG2_E, -shift))
 
 
 def together(dims: list[Dimension], operands: tuple[Expr, ...], narrow: int) -> int:
@@ -200,4 +222,20 @@ def _is_half(e: Expr) -> bool:
     return e.dtype.is_float and e.dtype.bits == 16
 
 
-__all__ = ["ACC", "P", "Online", "exponential", "recognised", "rescaled", "together", "widened"]
+def _factored(x: Expr) -> tuple[Expr, float]:
+    """(y, c) with x = c*y, c > 0. A factor of what a mask lets through is one of all: -inf stays what it is."""
+    name, args = x.op.name, x.args
+    if name == "where" and args[2].is_const and args[2].value == float("-inf"):
+        inner, factor = _factored(args[1])
+        return lookup("where")(args[0], inner, args[2]), factor
+    if name == "multiply" and args[0].is_const:
+        args = args[::-1]
+    if name in ("multiply", "divide") and args[1].is_const and 0 < args[1].value < math.inf:
+        inner, factor = _factored(args[0])
+        found = factor * args[1].value if name == "multiply" else factor / args[1].value
+        if 2.0**-100 < found < 2.0**100:
+            return inner, found
+    return x, 1.0
+
+
+__all__ = ["ACC", "P", "Online", "exponential", "recognised", "shifted", "together", "widened"]

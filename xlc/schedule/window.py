@@ -18,17 +18,19 @@ EXPONENTIAL = "exp"
 HalfPlane = tuple[int, int, Expr]  # (a, b, c), a not 0: a*column + b*row + c <= 0
 
 
-def bounds(planes: Iterable[HalfPlane], first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
-    """From which column on, and below which, some of ``count`` rows from ``first`` on may lie in all half planes; None: no bound."""
+def bounds(planes: Iterable[HalfPlane], first: Expr, count: int, all_of_them: bool = False) -> tuple[Expr | None, Expr | None]:
+    """From which column on, and below which, some of ``count`` rows from ``first`` on may lie in all half planes (``all_of_them``: these
+    rows do, all of them); None: no bound."""
+    low, high = (first + (count - 1), first) if all_of_them else (first, first + (count - 1))
     start: Expr | None = None
     stop: Expr | None = None
     for a, b, c in planes:
-        least = b * first + c if b >= 0 else b * (first + (count - 1)) + c
+        rest = b * (low if b >= 0 else high) + c
         if a > 0:
-            limit = (-least) // a + 1
+            limit = (-rest) // a + 1
             stop = limit if stop is None else lookup("minimum")(stop, limit)
         else:
-            limit = -((-least) // -a)
+            limit = -((-rest) // -a)
             start = limit if start is None else lookup("maximum")(start, limit)
     return start, stop
 
@@ -61,6 +63,22 @@ def vanishing(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
 def _lowest(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
     """Of the conditions without which x is -inf, where what is subtracted from it is finite."""
     yield from _lowest(x.args[0], row, column) if x.op.name == "subtract" else half_planes(x, row, column)
+
+
+def unmasked(x: Expr, row: Expr, column: Expr) -> Expr:
+    """x where its half planes hold."""
+    if x.op.name != "where" or not (x.args[2].is_const and x.args[2].value == float("-inf")):
+        return x
+    rest, inner = _remaining(x.args[0], row, column), unmasked(x.args[1], row, column)
+    return inner if rest is None else lookup("where")(rest, inner, x.args[2])
+
+
+def _remaining(condition: Expr, row: Expr, column: Expr) -> Expr | None:
+    """A condition without the part that is half planes."""
+    if condition.op.name in ("bitwise_and", "logical_and") and condition.dtype is bool_:
+        parts = [p for p in (_remaining(a, row, column) for a in condition.args) if p is not None]
+        return condition.op(*parts) if len(parts) == 2 else parts[0] if parts else None
+    return None if any(True for _ in _conjuncts(condition, row, column)) else condition
 
 
 def _conjuncts(condition: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
@@ -96,4 +114,4 @@ def _index(e: Expr) -> Expr | None:
     return None
 
 
-__all__ = ["EXPONENTIAL", "HalfPlane", "bounds", "half_planes", "vanishing"]
+__all__ = ["EXPONENTIAL", "HalfPlane", "bounds", "half_planes", "unmasked", "vanishing"]

@@ -255,7 +255,8 @@ class _Emitter(Printer):
     def statement(self, s: Stmt) -> None:
         match s:
             case Mma():
-                a, b = (f"{self.names[x]} + {self.value(at).text}" for x, at in ((s.a, s.a_at), (s.b, s.b_at)))
+                a, b = (self.names[x] if x in self.rows else f"{self.names[x]} + {self.value(at).text}"
+                        for x, at in ((s.a, s.a_at), (s.b, s.b_at)))
                 self.enter("")
                 for line in mma_lines(s, self.names[s.acc], a, b):
                     self.line(line)
@@ -317,7 +318,7 @@ def _words(kernel: Kernel) -> int:
     for s in statements(kernel.body):
         if isinstance(s, Local) and s.buffer.space == "register":
             shape = s.buffer.shape[1:] if s.buffer.shape[:1] == (THREADS,) and len(s.buffer.shape) > 1 else s.buffer.shape
-            total += prod(n for n in shape if isinstance(n, int)) * -(-s.buffer.dtype.bits // 32)
+            total += -(-prod(n for n in shape if isinstance(n, int)) * s.buffer.dtype.bits // 32)
     return total
 
 

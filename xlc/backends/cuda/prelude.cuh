@@ -20,7 +20,7 @@
 // Known to NVRTC, and to be used (the shim defines just these):
 //   threadIdx.x blockIdx.x gridDim.x  __syncthreads() __syncwarp()
 //   __shfl_xor_sync __shfl_up_sync __shfl_down_sync __shfl_sync (mask, value of 32 or 64 bits, lane)  __ballot_sync __any_sync (mask, bool)
-//   sqrtf fmaf floorf ceilf truncf rintf fabsf  sqrt fma floor ceil trunc rint fabs  __umulhi __umul64hi
+//   sqrtf fmaf floorf ceilf truncf rintf fabsf fmaxf fminf  sqrt fma floor ceil trunc rint fabs fmax fmin  __umulhi __umul64hi
 #ifndef XLC_PRELUDE
 #define XLC_PRELUDE
 
@@ -85,6 +85,10 @@ XLC_INLINE unsigned short xlc_f64_to_bf16(double x) {
   const float y = __double2float_rz(x);
   return xlc_f32_to_bf16((double)y == x ? y : __uint_as_float(__float_as_uint(y) | 1));
 }
+
+// 2**x, with an error of 2^-22.5 of the significand (PTX ISA, ex2). Numbers below the normal ones count as 0, as argument and as result;
+// -inf gives 0, inf gives inf, nan stays nan.
+XLC_INLINE float xlc_exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 
 // ---- Copies from global to shared memory that are seen after a wait. Addresses are multiples of the size. `_zfill` writes zeros and
 // reads nothing where `valid` is false. xlc_cp_wait<N>() waits for all but the last N groups that this thread committed.

@@ -109,6 +109,11 @@ def _extreme(name: str, boolean: str) -> Rule:
     return _in_f32(lambda d, args, attrs: f"({args[0]} {boolean} {args[1]})" if d.kind == "b" else f"{name}({args[0]}, {args[1]})")
 
 
+def _number(name: str) -> Rule:
+    """fmin or fmax: one instruction, for which +0 is above -0."""
+    return _in_f32(lambda d, args, attrs: f"{name}{'f' if d is f32 else ''}({args[0]}, {args[1]})")
+
+
 def _compare(symbol: str) -> Rule:
     def rule(d: DType, args: Sequence[str], attrs: Mapping[str, Any]) -> str:
         a, b = [widen(d, x) for x in args] if is_half(d) else args
@@ -163,6 +168,7 @@ RULES: dict[str, Rule] = {
     "sqrt": _function("sqrt"), "floor": _function("floor"), "ceil": _function("ceil"), "trunc": _function("trunc"),
     "round": _function("rint"),
     "minimum": _extreme("xlc_minimum", "&&"), "maximum": _extreme("xlc_maximum", "||"),
+    "fmin": _number("fmin"), "fmax": _number("fmax"), "exp2_approx": lambda d, args, attrs: f"xlc_exp2_approx({args[0]})",
     "less": _compare("<"), "less_equal": _compare("<="), "greater": _compare(">"), "greater_equal": _compare(">="),
     "equal": _compare("=="), "not_equal": _compare("!="),
     "bitwise_and": _bitwise("&"), "bitwise_or": _bitwise("|"), "bitwise_xor": _bitwise("^"), "bitwise_not": _not,

@@ -9,7 +9,8 @@
     }
 
 Halves come through ``ldmatrix``, transposed where an operand's rows (columns) are neighbours in memory rather than its contracted elements;
-f32, which has no such instruction, element by element, rounded to tf32 on the way.
+f32, which has no such instruction, element by element, rounded to tf32 on the way. A left operand in registers is a fragment as it is: the
+pairs of neighbours that a lane has of a sum's columns 16k to 16k+15 are what it has to bring of the contracted elements 16k to 16k+15.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ def mma_lines(s: Mma, acc: str, a: str, b: str) -> Iterator[str]:
     halves = s.a.dtype.bits == 16
     m, n, depth = s.shape
     step, (high, across) = 16 if halves else 8, (m // 16, n // 8)
-    yield f"const {'unsigned short' if halves else 'float'} *const fragment_a = {a}, *const fragment_b = {b};"
+    element = "unsigned short" if halves else "float"
+    held = s.a.space == "register"
+    yield f"const {element} *const fragment_b = {b};"
+    if not held:
+        yield f"const {element} *const fragment_a = {a};"
     yield UNROLL
     yield f"for (int k = 0; k < {depth}; k += {step}) {{"
-    yield from _halves(s, high, across) if halves else _tf32(s, high, across)
+    yield from _halves(s, high, across, a if held else "") if halves else _tf32(s, high, across)
     yield UNROLL
     yield f"for (int i = 0; i < {high}; ++i)"
     yield UNROLL
@@ -41,15 +46,20 @@ def mma_lines(s: Mma, acc: str, a: str, b: str) -> Iterator[str]:
     yield "}"
 
 
-def _halves(s: Mma, high: int, across: int) -> Iterator[str]:
+def _halves(s: Mma, high: int, across: int, held: str) -> Iterator[str]:
     (row, ka), (column, kb) = s.a_steps, s.b_steps
     inside, upper, odd = "t % 8", "t / 16 % 2 * 8", "t / 8 % 2 * 8"  # of the four matrices that lanes address: 8 lanes for each
     lane_a = f"(t % 16) * {row} + {upper}" if ka == 1 else f"({upper} + {inside}) * {ka} + {odd}"
     lane_b = f"({upper} + {inside}) * {column} + {odd}" if kb == 1 else f"({odd} + {inside}) * {kb} + {upper}"
     yield f"unsigned fa[{high}][4], fb[{across}][2];"
     yield UNROLL
-    yield (f"for (int i = 0; i < {high}; ++i) "
-           f"xlc_ldmatrix_x4{'' if ka == 1 else '_trans'}(fa[i], fragment_a + {lane_a} + i * {16 * row} + k * {ka});")
+    yield f"for (int i = 0; i < {high}; ++i)"
+    if held:
+        at = f"(i * {s.shape[2] // 8} + k / 8) * 4 + e * 2"
+        yield UNROLL
+        yield f"for (int e = 0; e < 4; ++e) fa[i][e] = {held}[{at}] | (unsigned){held}[{at} + 1] << 16;"
+    else:
+        yield f"xlc_ldmatrix_x4{'' if ka == 1 else '_trans'}(fa[i], fragment_a + {lane_a} + i * {16 * row} + k * {ka});"
     yield UNROLL
     yield (f"for (int j = 0; j < {across}; j += 2) "
            f"xlc_ldmatrix_x4{'' if kb == 1 else '_trans'}(fb[j], fragment_b + {lane_b} + j * {8 * column} + k * {kb});")

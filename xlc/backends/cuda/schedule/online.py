@@ -1,29 +1,36 @@
 """Contraction, softmax, contraction in one kernel: scores and probabilities of a block of rows and 64 keys at a time stay on the chip.
 
     block b {                                                                       a block of rows
-      thread t { q -> sq, the first k -> sk }                                       in the background where it is a copy
+      thread t { q -> sq, the first k -> sk[0] }  thread t { the first v -> sv[0] } ...
       serial kt in (blocks of keys that the mask leaves) {
-        wait;  thread t { v -> sv;  s[t] = sq x sk }
+        wait;  thread t { a later k -> sk[kt+2];  s[t] = sq x sk[kt] }              in the background where it is a copy
         thread t { s[t] = score(s[t]);  greatest of a row in s[t] }  thread t { of the lanes that share it, by shuffles } ...
-        thread t { p = exp(s - m);  l[t] += p;  o[t] *= exp(m before - m);  weight(p) -> sp }
-        wait;  thread t { the next k -> sk;  o[t] += sp x sv }
+        thread t { p[t] = exp(s - m);  l[t] += p;  o[t] *= exp(m before - m) }
+        thread t { a later v -> sv[kt+2];  o[t] += weight(p[t]) x sv[kt] }
       }
       thread t { y = epilogue(o[t] / l) }
     }
 
 What is computed is what ``xlc.schedule.online`` recognises. A row belongs to lanes of one warp, so that m and l need shuffles alone. Tensor
-cores multiply where they take the operands (then a warp has 16 whole rows), else single threads do, with fma. The keys are taken in order,
-64 at a time, and within these in one order: a row's sums depend on the shape alone.
+cores multiply where they take the operands (then a warp has 16 or 32 whole rows), else single threads do, with fma. Probabilities in halves
+stay in the registers that are the next product's left operand; others go through shared memory. The keys are taken in order, 64 at a time,
+and within these in one order: a row's sums depend on the shape and the chip alone.
+
+The greatest score is taken with ``fmax``, for which nan is no number: a score that is nan makes its exponential nan, and with it l and the
+row. Where probabilities are rounded to halves, their exponential is one of a few instructions (``exponential`` with a factor).
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
+from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, f32
@@ -31,7 +38,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places, flat
 from xlc.schedule.lower import inputs_of_stages
 from xlc.schedule.nest import minimum
-from xlc.schedule.online import ACC, Online, P, exponential, recognised, rescaled
+from xlc.schedule.online import ACC, Online, P, exponential, recognised, shifted
 from xlc.schedule.tile import pieces
 
 from .bind import T, threads
@@ -39,7 +46,7 @@ from .contraction import Contraction, guarded
 from .operand import LANE, TRUE, Operand, Staged, divides, length, stripped
 from .operand import position as placed
 from .share import LANES, G, H, Share, filled, moved, multiplied, read_where
-from .tensor import padded, products_of
+from .tensor import copied, padded, products_of
 from .tiled import KT, Tile, finished, tile_order
 
 if TYPE_CHECKING:
@@ -53,20 +60,24 @@ LONG = 1024  # keys from which that matters
 LOWEST = const(float("-inf"), f32)
 
 
-# ------------------------------------------------------------------------------------------------ when, and in what form
-
-
 @dataclass(frozen=True)
 class Form:
-    """How an ``Online`` is computed: the rows of a block, the dtype in shared memory, the products of tensor cores (0: none)."""
+    """How an ``Online`` is computed: the rows of a block, the dtype of operands, the products of tensor cores (0: none), and how many tiles
+    of keys there is room for, and of values."""
 
     rows: int
     dtype: DType
     products: int
+    slots: int = 1
+
+    @property
+    def halves(self) -> bool:
+        """Whether probabilities are rounded to a half: then they stay in registers, and their exponential need not be exact."""
+        return self.dtype.bits == 16
 
     def share(self, columns: int, near: int) -> Share:
         if self.products:
-            return Share(2, columns // 8, 2, True)
+            return Share(self.rows // 64, columns // 8, 2, True)
         return Share(self.rows // LANES, columns // LANES // near, near, False)
 
 
@@ -92,11 +103,21 @@ def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
         return "there are few rows for each key: kernels of their own share the keys out between blocks"
     first, last = (products_of(a, b, machine.arch) for a, b in (
         (stripped(o.q).dtype, stripped(o.k).dtype), (probabilities.dtype, stripped(o.v).dtype)))
-    forms = [Form(ROWS, *first)] if first is not None and first == last else []
+    forms = []
+    if first is not None and first == last:
+        many = columns <= 64 and _blocks(o, 2 * ROWS) >= machine.cores  # a warp has 32 rows: it reads a fragment of keys for two products
+        high = (2 * ROWS, ROWS) if many else (ROWS,)
+        forms = [Form(r, *first, slots) for r in high for slots in (3, 2, 1)] if first[0].bits == 16 else [Form(ROWS, *first)]
     few = isinstance(rows, int) and rows <= ROWS // 2 or columns > 64
     forms += [Form(r, f32, 0) for r in (ROWS, ROWS // 2) if r < ROWS or not few]
-    fitting = (f for f in forms if _Kernel(o, f).shared <= machine.shared)
+    fitting = (f for f in forms if (k := _Kernel(o, f)).shared <= machine.shared and (f.slots < 3 or k.plain))
     return next(fitting, "a block of its rows does not fit the shared memory")
+
+
+def _blocks(o: Online, rows: int) -> float:
+    """How many blocks of so many rows there are; many, where sizes have names."""
+    count = pieces(length(o.rows), rows) * length(o.batch)
+    return count if isinstance(count, int) else math.inf
 
 
 def lower_online(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]:
@@ -115,25 +136,39 @@ def lower_online(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]
 
 class _Kernel:
     def __init__(self, o: Online, form: Form):
-        self.o, self.form = o, form
+        self.form, self.o = form, o
+        self.factor: float | None = None
+        if form.halves:
+            self.o, self.factor = o.factored()
         self.c = c = Contraction(o.product)
         c.batch, c.a = o.batch, Operand("a", c.a.value, o.rows, o.keys)
         self.depth, self.columns = (_up(length(d), 16) for d in (o.depth, o.columns))
         rows, dtype = form.rows, form.dtype
         self.q = padded(Operand("q", o.q, o.rows, o.depth), rows, self.depth, dtype, 1)
-        self.k = padded(Operand("k", o.k, o.keys, o.depth), KEYS, self.depth, dtype, 1)
-        self.v = padded(Operand("v", o.v, o.columns, o.keys), self.columns, KEYS, dtype, 1)
+        self.k = padded(Operand("k", o.k, o.keys, o.depth), KEYS, self.depth, dtype, form.slots)
+        self.v = padded(Operand("v", o.v, o.columns, o.keys), self.columns, KEYS, dtype, form.slots)
         self.p = Staged(Operand("p", ACC, (), ()), rows, KEYS, dtype, KEYS + (8 if dtype.bits == 16 else 4), 1, 1)
         self.scores = form.share(KEYS, 1 if self.k.k_step == 1 else 4)
         self.sums = form.share(self.columns, 1 if self.v.k_step == 1 else min(4, self.columns // LANES & -(self.columns // LANES)))
         self.s, self.out = (Buffer(n, f32, (256, x.count), "register") for n, x in (("s", self.scores), ("o", self.sums)))
         self.m, self.l, self.top = (Buffer(n, f32, (256, self.scores.high), "register") for n in "mlt")
+        self.held = Buffer("p", dtype, (256, self.scores.count), "register")
         self.row = var("row")
+
+    @property
+    def tiles(self) -> tuple[Staged, ...]:
+        """What lies in shared memory."""
+        return (self.q, self.k, self.v) if self.form.halves else (self.q, self.k, self.v, self.p)
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory."""
-        return sum(_up(x.pitch * x.dtype.bytes, 128) for x in (self.q, self.k, self.v, self.p))
+        return sum(_up(x.slots * x.pitch * x.dtype.bytes, 128) for x in self.tiles)
+
+    @property
+    def plain(self) -> bool:
+        """Whether keys and values are copied as they are, in the background."""
+        return all(copied(x.operand, x.dtype) for x in (self.k, self.v))
 
     def nest(self) -> list[Stmt]:
         return tile_order(self.o.batch, pieces(self.c.rows, self.form.rows), 1, self.block)
@@ -147,43 +182,62 @@ class _Kernel:
         last = steps if stop is None else minimum(steps, (stop + (KEYS - 1)) // KEYS)
         ends = [Let("first", first), Let("last", last)]
         first, last = (e.value if e.value.is_const else var(e.name) for e in ends)
-        buffers = [*(x.buffer for x in (self.q, self.k, self.v, self.p)), self.s, self.out, self.m, self.l]
+        buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l, *([self.held] if self.form.halves else [])]
         with ix.ranges({T: const(256), KT: steps}):
-            start_ = [*filled(self.out, 0.0), *filled(self.m, float("-inf")), *filled(self.l, 0.0)]
-            for x, at, exists in ((self.q, self.row, TRUE), (self.k, first * KEYS, first < last)):
-                registers, fetch, keep = moved(x, at, const(0))
-                start_ += [*registers, *guarded(exists, [*fetch, *keep])]
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
             total, lets = self.across("l", self.l, lookup("add"))
             return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *map(Local, buffers),
-                    threads(*start_), loop, *lets, threads(*self.epilogue(total))]
+                    *self.start(first, last), loop, *lets, threads(*self.epilogue(total))]
+
+    def start(self, first: Expr, last: Expr) -> list[Stmt]:
+        """Nothing summed; q, and the first keys and values on their way."""
+        begun = [*filled(self.out, 0.0), *filled(self.m, float("-inf")), *filled(self.l, 0.0),
+                 *(s for part in moved(self.q, self.row, const(0)) for s in part)]
+        ahead = [(x, first + j) for j in range(self.form.slots - 1) for x in (self.k, self.v)] or [(self.k, first)]
+        out = [[s for part in self.brought(x, at, last) for s in part] for x, at in ahead]
+        return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:])]
 
     def step(self, last: Expr) -> list[Stmt]:
-        """What is done with a block of keys."""
-        registers_v, fetch_v, keep_v = moved(self.v, const(0), KT * KEYS)
-        registers_k, fetch_k, keep_k = moved(self.k, (KT + 1) * KEYS, const(0))
-        more = last > KT + 1
-        top, shuffles = self.across("t", self.top, lookup("maximum"))
-        scores = self.product(self.s, self.scores, self.q, self.k, self.depth)
-        return [Wait(0), threads(*registers_v, *fetch_v, *filled(self.s, 0.0), *scores, *keep_v),
-                Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), Wait(0),
-                threads(*registers_k, *(guarded(more, fetch_k)), *self.product(self.out, self.sums, self.p, self.v, KEYS),
-                        *(guarded(more, keep_k) if keep_k else ()))]
+        """What is done with a block of keys. With one slot values come while scores are computed, the next keys while these are multiplied
+        with values. With more, what comes is for a later step, and goes where nothing has been read since the last barrier."""
+        slots = self.form.slots
+        early, late = ((self.v, KT), (self.k, KT + 1)) if slots == 1 else ((self.k, KT + (slots - 1)), (self.v, KT + (slots - 1)))
+        (first, kept), (second, kept_too) = (self.brought(x, at, last) for x, at in (early, late))
+        top, shuffles = self.across("t", self.top, lookup("fmax"))
+        scores = multiplied(self.s, self.scores, self.q, self.k, self.depth, self.form.products, KT % slots)
+        result = multiplied(self.out, self.sums, self.held if self.form.halves else self.p, self.v, KEYS, self.form.products, KT % slots)
+        later = 2 * (slots - 2) if slots > 2 and first and second else 0  # of what is on its way, two loops over threads for each step
+        return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept),
+                Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), *([Wait(0)] if slots == 1 else []),
+                threads(*second, *result, *kept_too)]
 
-    def product(self, acc: Buffer, share: Share, a: Staged, b: Staged, depth: int) -> list[Stmt]:
-        return multiplied(acc, share, a, b, depth, self.form.products)
+    def brought(self, x: Staged, step: Expr, last: Expr) -> tuple[list[Stmt], list[Stmt]]:
+        """What begins the way of the keys, or values, of a step to shared memory, and what ends it, if there is such a step."""
+        at = step * KEYS
+        row, k = (at, const(0)) if x is self.k else (const(0), at)
+        registers, begun, kept = moved(x, row, k, step % x.slots)
+        exists = TRUE if step is KT else step < last
+        return [*registers, *guarded(exists, begun)], guarded(exists, kept) if kept else []
 
     # -- rows -------------------------------------------------------------------------------------
 
     def scored(self) -> list[Stmt]:
-        """The scores of a thread, and the greatest of each of its rows."""
-        o, share, x, y = self.o, self.scores, var("x"), var("y")
+        """The scores of a thread, and the greatest of each of its rows. Most blocks of keys are not at an edge of what a mask leaves."""
+        o, (first, count) = self.o, self.scores.span
+        row, key = self.edges(var("x"), var("y"))
+        start, stop = o.inside(self.row + first, count)
+        stops = [*([] if stop is None else [stop]), *([] if key is TRUE else [size(length(o.keys))])]
+        inside = reduce(operator.and_, [x >= KT * KEYS + KEYS for x in stops], TRUE if start is None else start <= KT * KEYS)
+        everywhere = self.highest(lookup("where")(key, read_where(o.score, row & key, {}), LOWEST))
+        return everywhere if inside is TRUE else [If(inside, tuple(self.highest(read_where(o.unmasked, row, {}))), tuple(everywhere))]
+
+    def highest(self, score: Expr) -> list[Stmt]:
+        """Scores of a thread, given over ``ACC`` at a row ``x`` and a key ``y``."""
+        share, z = self.scores, var("z", f32)
         at = (T, share.element(H, G, LANE))
-        row, key = self.edges(x, y)
-        score = substitute(read_where(o.score, row & key, self.place(x, y)), {ACC: load(self.s, at)})
         one: list[Stmt] = [
-            Let("y", KT * KEYS + share.column(G) + LANE), Let("z", lookup("where")(key, score, LOWEST)), Store(self.s, at, var("z", f32)),
-            Store(self.top, (T, H), lookup("maximum")(load(self.top, (T, H)), var("z", f32)))]
+            Let("y", KT * KEYS + share.column(G) + LANE), Let("z", substitute(score, {**self.place(), ACC: load(self.s, at)})),
+            Store(self.s, at, z), Store(self.top, (T, H), lookup("fmax")(load(self.top, (T, H)), z))]
         return [share.each_row([Let("x", self.row + share.row(H)), Store(self.top, (T, H), LOWEST), share.each(one)])]
 
     def edges(self, row: Expr, key: Expr) -> tuple[Expr, Expr]:
@@ -191,38 +245,35 @@ class _Kernel:
         rows, keys = self.c.rows, length(self.o.keys)
         return (TRUE if divides(self.form.rows, rows) else row < size(rows)), (TRUE if divides(KEYS, keys) else key < size(keys))
 
-    def place(self, row: Expr, key: Expr) -> dict[Expr, Expr]:
-        return {**placed(self.o.rows, row), **placed(self.o.keys, key)}
+    def place(self) -> dict[Expr, Expr]:
+        return {**placed(self.o.rows, var("x")), **placed(self.o.keys, var("y"))}
 
     def across(self, name: str, b: Buffer, op: Any) -> tuple[Buffer, list[Stmt]]:
         """The values of all lanes that share a row as one, in each of them."""
         out: list[Stmt] = []
         for bit in self.scores.bits:
             new = Buffer(f"{name}_{bit}", f32, b.shape, "register")
-            mine, other = load(b, (T, H)), load(b, (T ^ const(bit), H))
-            later = (T & const(bit)).equals(bit)
-            first, second = lookup("where")(later, other, mine), lookup("where")(later, mine, other)
-            out += [Local(new), threads(self.scores.each_row([Store(new, (T, H), op(first, second))]))]
+            both = op(load(b, (T, H)), load(b, (T ^ const(bit), H)))  # the same number in both lanes: neither operator knows an order
+            out += [Local(new), threads(self.scores.each_row([Store(new, (T, H), both)]))]
             b = new
         return b, out
 
     def probabilities(self, top: Buffer) -> list[Stmt]:
-        """Those of a thread, to shared memory, and what has been summed so far made to fit them."""
-        o, share, sums = self.o, self.scores, self.sums
-        x, y, p = var("x"), var("y"), var("e", f32)
-        new, shift, scale = var("new", f32), var("shift", f32), var("scale", f32)
-        subtracted, factor = rescaled(load(self.m, (T, H)), new)
-        row, key = self.edges(x, y)
-        weight = substitute(read_where(o.weight, row & key, self.place(x, y)), {P: p})
+        """Those of a thread, and what has been summed so far made to fit them."""
+        o, share, sums, c = self.o, self.scores, self.sums, self.factor
+        new, shift, scale, p = (var(n, f32) for n in ("new", "shift", "scale", "e"))
+        row, key = self.edges(var("x"), var("y"))
+        weight = substitute(read_where(o.weight, row & key, self.place()), {P: p})
         value = weight if self.form.dtype is f32 else lookup("cast")(weight, dtype=self.form.dtype)
-        into = share.row(H) * self.p.row_step + share.column(G) + LANE
-        one: list[Stmt] = [
-            Let("y", KT * KEYS + share.column(G) + LANE), Let("e", exponential(load(self.s, (T, share.element(H, G, LANE))) - shift)),
-            Store(self.l, (T, H), load(self.l, (T, H)) + p), Store(self.p.buffer, (into,), value)]
+        element = (T, share.element(H, G, LANE))
+        into = Store(self.held, element, value) if self.form.halves else Store(
+            self.p.buffer, (share.row(H) * self.p.row_step + share.column(G) + LANE,), value)
+        one: list[Stmt] = [Let("y", KT * KEYS + share.column(G) + LANE), Let("e", exponential(load(self.s, element), shift, c)),
+                           Store(self.l, (T, H), load(self.l, (T, H)) + p), into]
         at = (T, sums.element(H, G, LANE))
         return [share.each_row([
-            Let("x", self.row + share.row(H)), Let("new", lookup("maximum")(load(self.m, (T, H)), load(top, (T, H)))),
-            Let("shift", subtracted), Let("scale", substitute(factor, {subtracted: shift})),
+            Let("x", self.row + share.row(H)), Let("new", lookup("fmax")(load(self.m, (T, H)), load(top, (T, H)))),
+            Let("shift", shifted(new, c)), Let("scale", exponential(load(self.m, (T, H)), shift, c)),
             Store(self.m, (T, H), new), Store(self.l, (T, H), load(self.l, (T, H)) * scale), share.each(one),
             sums.each([Store(self.out, at, load(self.out, at) * scale)])])]
 
@@ -242,7 +293,7 @@ class _Kernel:
         """m and l, written by one of the lanes that share a row. Of a row without a key l is nan, as a sum of exp(-inf - -inf)."""
         if not self.o.beside:
             return []
-        x, m = var("mine"), load(self.m, (T, H))
+        x, m = var("mine"), load(self.m, (T, H)) * (self.factor or 1.0)
         sum_ = lookup("where")(m.equals(float("-inf")), float("nan"), load(total, (T, H)))
         stores = [Store(b, (substitute(at, placed(self.o.rows, x)),), m if name == "m" else sum_) for name, b, at in self.o.beside]
         first = (T & const(sum(self.scores.bits))).equals(0)

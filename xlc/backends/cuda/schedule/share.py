@@ -2,8 +2,8 @@
 
     Share(2, 8, 2, tensor=True)     of a tile of 128 x 64 a thread has rows r and r + 8, and of these 8 times 2 neighbouring columns
 
-Tensor cores multiply where they take the operands (then a warp has 16 whole rows), else single threads do, with fma. What is computed from
-a tile (an online softmax, a chain of contractions) is up to the schedule.
+Tensor cores multiply where they take the operands (then a warp has 16 or 32 whole rows), else single threads do, with fma. What is
+computed from a tile (an online softmax, a chain of contractions) is up to the schedule.
 """
 
 from __future__ import annotations
@@ -42,14 +42,19 @@ class Share:
     def count(self) -> int:
         return self.high * self.groups * self.near
 
+    @property
+    def span(self) -> tuple[Expr, int]:
+        """The first of rows that follow each other and hold all of a thread (of its warp), and how many these are."""
+        return (T // 32 * (8 * self.high), 8 * self.high) if self.tensor else (T // LANES * self.high, self.high)
+
     def row(self, h: Expr) -> Expr:
-        return T // 32 * 16 + h * 8 + T % 32 // 4 if self.tensor else T // LANES * self.high + h
+        return self.span[0] + (h * 8 + T % 32 // 4 if self.tensor else h)
 
     def column(self, g: Expr) -> Expr:
         return g * 8 + T % 4 * 2 if self.tensor else g * (LANES * self.near) + T % LANES * self.near
 
     def element(self, h: Expr, g: Expr, lane: Expr) -> Expr:
-        return (g * 2 + h) * 2 + lane if self.tensor else (h * self.groups + g) * self.near + lane
+        return ((h // 2 * self.groups + g) * 2 + h % 2) * 2 + lane if self.tensor else (h * self.groups + g) * self.near + lane
 
     def each_row(self, body: Sequence[Stmt]) -> Stmt:
         return Loop(H["name"], const(0), const(self.high), 1, "unroll", tuple(body))
@@ -67,18 +72,22 @@ def filled(b: Buffer, value: float) -> list[Stmt]:
     return [Loop("e", const(0), const(n), 1, "vector", (Store(b, (T, e), const(value, f32)),), n)]
 
 
-def moved(x: Staged, row: Expr, k: Expr) -> tuple[list[Stmt], list[Stmt], list[Stmt]]:
+def moved(x: Staged, row: Expr, k: Expr, slot: Expr = const(0)) -> tuple[list[Stmt], list[Stmt], list[Stmt]]:  # noqa: B008  (immutable)
     """A tile on its way to shared memory: registers for it, what begins it, and what is done when there is time to wait for it."""
     if copied(x.operand, x.dtype):
-        return [], x.copy(row, k, const(0)), []
-    return [Local(x.registers)], x.fetch(row, k), x.keep(const(0))
+        return [], x.copy(row, k, slot), []
+    return [Local(x.registers)], x.fetch(row, k), x.keep(slot)
 
 
-def multiplied(acc: Buffer, share: Share, a: Staged, b: Staged, depth: int, products: int) -> list[Stmt]:
-    """The product of two tiles is added to what each thread has in ``acc``; ``products`` of tensor cores (0: none)."""
+def multiplied(acc: Buffer, share: Share, a: Staged | Buffer, b: Staged, depth: int, products: int,
+               slot: Expr = const(0)) -> list[Stmt]:  # noqa: B008  (immutable)
+    """The product of two tiles is added to what each thread has in ``acc``; ``products`` of tensor cores (0: none), which take the left one
+    from registers, too. ``slot`` is that of b."""
     if products:
-        return [Mma(acc, T, a.buffer, T // 32 * (16 * a.row_step), (a.row_step, a.k_step), b.buffer, const(0), (b.row_step, b.k_step),
-                    (16, b.rows, depth), products)]
+        first, rows = share.span
+        source, at, steps = (a, T, (0, 0)) if isinstance(a, Buffer) else (a.buffer, first * a.row_step, (a.row_step, a.k_step))
+        return [Mma(acc, T, source, at, steps, b.buffer, slot * b.pitch, (b.row_step, b.k_step), (rows, b.rows, depth), products)]
+    assert isinstance(a, Staged)
     k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
     fragments = [_fragment("fa", a, share.high, 1, share.row), _fragment("fb", b, across, share.near, share.column)]
     with ix.ranges({e: const(share.count), u: const(4)}):
