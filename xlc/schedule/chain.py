@@ -2,18 +2,18 @@
 
     s = dot(q, k);  d = dot(g, v);  y = dot(exp(s - m) / l * (d - r), k)         f over ACC0 = s, ACC1 = d:  exp(ACC0 - m[i]) / l[i] * ...
 
-Enters a group with stages (see ``passes.tile``): contractions with their epilogues, and the contraction that reads the last of these on the
-left. Leaves what a schedule needs to go through j in blocks, with a block of the inner contractions and of f at a time. Which operators f is
+Enters a group with stages (see ``passes.tile``): contractions with their epilogues, and the contraction that reads the last of these on
+the left. Leaves what a schedule needs to go through j in blocks, with a block of the inner contractions and of f at a time. Which operators f is
 made of does not matter. The passes make such groups where what lies between is computed again for this kernel (see ``passes.recompute``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Expr, const, load, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Expr, const, load, size, var, walk
 from xlc.ir.node import Node
 from xlc.ir.types import f32
 from xlc.passes.group import Group
@@ -21,10 +21,10 @@ from xlc.passes.recompute import is_again
 
 from .inline import Inliner, Places, flat
 from .nest import Dimension
-from .online import together, widened
+from .online import LOG2_E, exponential, factored, together, widened
 from .product import Product
 from .reductions import contraction_reads
-from .window import bounds, vanishing
+from .window import EXPONENTIAL, bounds, compared, comparisons, vanishing
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,37 @@ class Chain:
 
     def window(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
         """Bounds of the keys, from and below which f may be anything but 0 in ``count`` rows from ``first`` on."""
-        if len(self.rows) != 1 or len(self.keys) != 1:
-            return None, None
-        return bounds(vanishing(self.value, self.rows[0].var, self.keys[0].var), first, count)
+        return bounds(vanishing(self.value, *self._place()), first, count)
+
+    def inside(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
+        """Bounds of the keys, from and below which f is what ``compared`` says in all of these rows."""
+        return bounds(comparisons(self.value, *self._place()), first, count, all_of_them=True)
+
+    @property
+    def compared(self) -> Expr:
+        """f without the comparisons from which the bounds follow."""
+        return compared(self.value, *self._place())
+
+    def _place(self) -> tuple[Expr, Expr]:
+        """The row and the key, where these are one variable each (else some that do not occur)."""
+        one = len(self.rows) == 1 and len(self.keys) == 1
+        return (self.rows[0].var, self.keys[0].var) if one else (var("row"), var("key"))
+
+    def quick(self, rounded: bool) -> Chain:
+        """The same with cheaper operators: a division by what is made of no accumulator multiplies with its inverse, and where f is
+        ``rounded`` to a half, its exponentials are one of a few instructions."""
+        names, changed = {i.acc["name"] for i in self.inner}, dict[Expr, Expr]()
+        for e in walk(self.value):
+            args = [changed[a] for a in e.args]
+            if e.op.name == "divide" and e.dtype is f32 and not e.args[1].free & names:
+                changed[e] = args[0] * (1.0 / args[1])
+            elif rounded and e.op.name == EXPONENTIAL and e.dtype is f32:
+                x, shift = args[0].args if args[0].op.name == "subtract" else (args[0], const(0.0, f32))
+                x, factor = factored(x)
+                changed[e] = exponential(x, shift * LOG2_E, factor)
+            else:
+                changed[e] = e if e.op.kind == "input" or args == list(e.args) else e.op(*args, **dict(e.attrs))
+        return replace(self, value=changed[self.value])
 
 
 def is_chain(stages: Sequence[Group]) -> bool:
@@ -67,7 +95,7 @@ def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int
     dots, last = [s.anchor for s in before if s.anchor is not None], group.anchor
     assert last is not None
     if not is_again(last):
-        return "this machine computes stages in one kernel only where they are a contraction, a softmax and a contraction, or are computed again"
+        return "this machine computes stages in one kernel only where they are a contraction, a softmax and a contraction, or come again"
     if any(d.rank != shared + 1 for d in dots) or len(last["contract"][0]) != 1:
         return "its rows have several dimensions"
     if not all(n.dtype.is_float and n.dtype.bits <= 32 for n in (*dots, last)):
@@ -107,7 +135,7 @@ def _value(stage: Group, dots: Sequence[Node], members: set[Node], at: tuple[Exp
     f = widened(f, dict(known))
     if any(n.op is LOAD and n["buffer"] in results.values() for n in walk(f)):
         return "an inner contraction is read at other positions"
-    return substitute(f, {})
+    return f
 
 
 __all__ = ["Chain", "Inner", "is_chain", "recognised"]

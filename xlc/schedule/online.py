@@ -73,7 +73,7 @@ class Online:
 
     def factored(self) -> tuple[Online, float]:
         """The same but for a constant factor above 0 of x, which is given besides: 1 where there is none."""
-        score, factor = _factored(self.score)
+        score, factor = factored(self.score)
         return replace(self, score=score), factor
 
 
@@ -222,20 +222,20 @@ def _is_half(e: Expr) -> bool:
     return e.dtype.is_float and e.dtype.bits == 16
 
 
-def _factored(x: Expr) -> tuple[Expr, float]:
+def factored(x: Expr) -> tuple[Expr, float]:
     """(y, c) with x = c*y, c > 0. A factor of what a mask lets through is one of all: -inf stays what it is."""
     name, args = x.op.name, x.args
     if name == "where" and args[2].is_const and args[2].value == float("-inf"):
-        inner, factor = _factored(args[1])
+        inner, factor = factored(args[1])
         return lookup("where")(args[0], inner, args[2]), factor
     if name == "multiply" and args[0].is_const:
         args = args[::-1]
     if name in ("multiply", "divide") and args[1].is_const and 0 < args[1].value < math.inf:
-        inner, factor = _factored(args[0])
+        inner, factor = factored(args[0])
         found = factor * args[1].value if name == "multiply" else factor / args[1].value
         if 2.0**-100 < found < 2.0**100:
             return inner, found
     return x, 1.0
 
 
-__all__ = ["ACC", "P", "Online", "exponential", "recognised", "shifted", "together", "widened"]
+__all__ = ["ACC", "P", "Online", "exponential", "factored", "recognised", "shifted", "together", "widened"]

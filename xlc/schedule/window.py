@@ -73,6 +73,26 @@ def unmasked(x: Expr, row: Expr, column: Expr) -> Expr:
     return inner if rest is None else lookup("where")(rest, inner, x.args[2])
 
 
+def comparisons(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
+    """Of all conditions in x."""
+    for e in walk(x):
+        if e.op.name == "where":
+            yield from _conjuncts(e.args[0], row, column)
+
+
+def compared(x: Expr, row: Expr, column: Expr) -> Expr:
+    """x where all its half planes hold."""
+    changed: dict[Expr, Expr] = {}
+    for e in walk(x):
+        rest = _remaining(e.args[0], row, column) if e.op.name == "where" else None
+        if e.op.name == "where" and rest is None:
+            changed[e] = changed[e.args[1]]
+        else:
+            args = [changed[a] if a is not e.args[0] or rest is None else rest for a in e.args]
+            changed[e] = e if e.op.kind == "input" or args == list(e.args) else e.op(*args, **dict(e.attrs))
+    return changed[x]
+
+
 def _remaining(condition: Expr, row: Expr, column: Expr) -> Expr | None:
     """A condition without the part that is half planes."""
     if condition.op.name in ("bitwise_and", "logical_and") and condition.dtype is bool_:
@@ -114,4 +134,4 @@ def _index(e: Expr) -> Expr | None:
     return None
 
 
-__all__ = ["EXPONENTIAL", "HalfPlane", "bounds", "half_planes", "unmasked", "vanishing"]
+__all__ = ["EXPONENTIAL", "HalfPlane", "bounds", "compared", "comparisons", "half_planes", "unmasked", "vanishing"]
