@@ -73,21 +73,23 @@ def compiled(f: Any, args: tuple[Any, ...], device: str = "shim:random") -> Any:
     return e
 
 
-def check(attention: Any, args: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], tolerance: float = 2e-5, rest: tuple[Any, ...] = (),
-          ) -> Any:
+def check(attention: Any, args: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], tolerance: float = 2e-5,
+          rest: tuple[Any, ...] = ()) -> Any:
     e = compiled(loss(attention), (*args, *rest))
     for k in e.kernels:
         assert all("may touch" in u or "may reach" in u or "bitwise_xor(tx" in u for u in verify_kernel(k))
     value, gradients = e(*args, *rest)
     np.testing.assert_allclose(value, expected[0], rtol=tolerance, atol=tolerance * np.sqrt(args[3].size))
     for g, x, name in zip(gradients, expected[1:], "qkv", strict=True):
-        np.testing.assert_allclose(np.asarray(g).astype("f8"), x, rtol=tolerance, atol=tolerance * max(np.nanmax(np.abs(x), initial=0), 1), err_msg=name)
+        unit = max(np.nanmax(np.abs(x), initial=0), 1)
+        np.testing.assert_allclose(np.asarray(g).astype("f8"), x, rtol=tolerance, atol=tolerance * unit, err_msg=name)
     again = e(*args, *rest)
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(gradients, again[1], strict=True))
     return e
 
 
-SHAPES = [((3,), 61, 61, 16, 16), ((), 97, 130, 8, 8), ((2, 2), 130, 65, 5, 7), ((1,), 3, 2, 2, 2), ((5,), 2, 200, 7, 3), ((), 70, 150, 100, 128)]
+SHAPES = [((3,), 61, 61, 16, 16), ((), 97, 130, 8, 8), ((2, 2), 130, 65, 5, 7), ((1,), 3, 2, 2, 2), ((5,), 2, 200, 7, 3),
+          ((), 70, 150, 100, 128)]
 
 
 @shim

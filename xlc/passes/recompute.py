@@ -13,25 +13,24 @@ reduction of a row that is linear in an inner contraction becomes a contraction 
 
     sum_j x[i,j] * (sum_c a[i,c] * b[j,c])   =   sum_c a[i,c] * (sum_j x[i,j] * b[j,c])
 
-where the inner sum is the forward pass's result. An outer contraction that sums over rows gets everything transposed. Halves are widened
-between the contractions, as kernels compute there in f32, so vectors are in f32.
+where the inner sum is the forward pass's result. An outer contraction that sums over rows gets everything transposed. Halves are
+widened between the contractions, as kernels compute there in f32, so vectors are in f32.
 
-It is done where the machine has one kernel for each of the outer contractions (asked with ``tile``, on the part of the graph alone), and for
-all readers of what lies between; else nothing changes, and ``refusals`` says why.
+It is done where the machine has one kernel for each of the outer contractions (asked with ``tile``, on the part of the graph alone), and
+for all readers of what lies between; else nothing changes, and ``refusals`` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from xlc.ir.machine import Machine
-from xlc.ir.node import Graph, Node, full, make, parameter
+from xlc.ir.node import Graph, Node, make, parameter
 from xlc.ir.op import lookup
-from xlc.ir.types import Size, Type, bool_, f32
+from xlc.ir.types import Type, bool_, f32
 
+from .between import Builder, Family, Outer, base, cast_like, comes_later
 from .fuse import FusionOptions, fuse
-from .group import is_free
 from .layout import free_dimensions
 from .tile import tile
 
@@ -49,76 +48,47 @@ def refusals(graph: Graph, options: FusionOptions, machine: Machine) -> list[str
 
 def is_again(dot: Node) -> bool:
     """Whether what this contraction reads on the left is computed again for it alone: from what waits for its right operand."""
-    token, seen, waiting = _base(dot.args[1]), {dot.args[0]}, [dot.args[0]]
+    token, seen, waiting = base(dot.args[1]), {dot.args[0]}, [dot.args[0]]
     while waiting:
         n = waiting.pop()
-        if _comes_later(n) and token in n.args[1:]:
+        operands = n.args if n.op.kind == "contraction" else ()
+        if any(comes_later(a) and token in a.args[1:] for a in map(_behind_views, operands)):
             return True
-        new = [a for a in n.operands if a not in seen and n.op.kind in ("elementwise", "contraction", "view")]
+        new = [a for a in n.args if a not in seen and n.op.kind == "elementwise"]
         seen.update(new)
         waiting += new
     return False
 
 
-def _comes_later(n: Node) -> bool:
-    return len(n.operands) < len(n.args)
+def _behind_views(n: Node) -> Node:
+    """The barrier, or what lies in memory, behind views and a cast."""
+    while not comes_later(n) and len(n.operands) == 1 and (n.op.kind == "view" or n.op.name == "cast"):
+        n = n.args[0]
+    return n
 
 
 # ------------------------------------------------------------------------------------------------ what there is
 
 
-@dataclass(frozen=True)
-class _Outer:
-    """A contraction that reads something wide, as operand ``side``; ``turned``: it sums over its rows."""
-
-    dot: Node
-    side: int
-    turned: bool
-
-    @property
-    def wide(self) -> Node:
-        return self.dot.args[self.side]
-
-    @property
-    def other(self) -> Node:
-        return self.dot.args[1 - self.side]
-
-
-@dataclass(eq=False)
-class _Family:
-    """Inner contractions, everything elementwise that is made of them, and who reads it. ``why``: the reason to store it."""
-
-    inner: list[Node] = field(default_factory=list)
-    between: dict[Node, None] = field(default_factory=dict)
-    outer: list[_Outer] = field(default_factory=list)
-    rows: list[Node] = field(default_factory=list)
-    forward: _Outer | None = None  # the one that is computed together with the reductions of rows
-    why: str | None = None
-
-    @property
-    def shown(self) -> str:
-        return f"{self.inner[0].op.name} {self.inner[0].type}"
-
-
-def _families(graph: Graph, options: FusionOptions, machine: Machine) -> Iterator[_Family]:
-    """Those of which rows are reduced and that several contractions read."""
+def _families(graph: Graph, options: FusionOptions, machine: Machine) -> Iterator[Family]:
+    """Those that would be stored for the sake of several readers, of which rows are reduced."""
     if not options.tiles or options.strict or machine.stacked:
         return
     trial = _Trial(options, machine)
     for f in _found(graph):
-        if len(f.outer) > 1 and f.rows:
+        if f.rows and (len(f.outer) > 1 or len(f.rows) > 2):
             if f.why is None:
                 f.why = trial(f)
             yield f
 
 
-def _found(graph: Graph) -> list[_Family]:
+def _found(graph: Graph) -> list[Family]:
     nodes, uses, results = graph.nodes(), graph.uses(), set(graph.results)
-    of: dict[Node, _Family] = {}
+    of: dict[Node, Family] = {}
     for n in nodes:
         if _is_inner(n):
-            of[n] = _Family([n], {n: None})
-        elif n.op.kind == "elementwise" or _comes_later(n):
+            of[n] = Family([n], {n: None})
+        elif n.op.kind == "elementwise" or comes_later(n):
             for f in dict.fromkeys(of[a] for a in n.operands if a in of):
                 of[n] = joined = _joined(of, of.get(n, f), f)
                 joined.between[n] = None
@@ -135,7 +105,7 @@ def _found(graph: Graph) -> list[_Family]:
     return families
 
 
-def _joined(of: dict[Node, _Family], one: _Family, other: _Family) -> _Family:
+def _joined(of: dict[Node, Family], one: Family, other: Family) -> Family:
     if one is other:
         return one
     into, gone = (one, other) if len(one.between) >= len(other.between) else (other, one)
@@ -150,180 +120,29 @@ def _is_inner(n: Node) -> bool:
         and all(len(d) == 1 for d in free_dimensions(n))
 
 
-def _reader(f: _Family, n: Node, c: Node) -> str | None:
+def _reader(f: Family, n: Node, c: Node) -> str | None:
     """Adds a reader of what lies between to its family; says why that cannot be."""
     if c.op.kind == "reduction" and c["axes"] == (n.rank - 1,):
         f.rows += [c] * (c not in f.rows)
         return None
-    if c.op.kind != "contraction" or c.args[0] is c.args[1]:
+    if c.op.kind != "contraction" or all(a in f.between for a in c.args):
         return f"{c.op.name} reads it, too"
     side = c.args.index(n)
     batch, contract = c["batch"][side], c["contract"][side]
     if batch != tuple(range(n.rank - 2)) or len(contract) != 1:
         return "a contraction reads it along other dimensions"
-    f.outer.append(_Outer(c, side, contract[0] == n.rank - 2))
+    f.outer.append(Outer(c, side, contract[0] == n.rank - 2))
     return None
-
-
-# ------------------------------------------------------------------------------------------------ how it is computed again
-
-
-def _base(n: Node) -> Node:
-    """What lies in memory, in front of views."""
-    while n.op.kind == "view" and len(n.operands) == 1:
-        n = n.args[0]
-    return n
-
-
-def _wide(x: Node) -> Node:
-    return lookup("cast")(x, dtype=f32) if x.dtype.is_float and x.dtype is not f32 else x
-
-
-def _cast(x: Node, like: Node) -> Node:
-    return x if x.dtype is like.dtype else lookup("cast")(x, dtype=like.dtype)
-
-
-class _Builder:
-    """What lies between, in f32. ``leaf`` gives what stands for something in memory, ``row`` for a reduction of rows."""
-
-    def __init__(self, family: _Family, leaf: Callable[[Node], Node], row: Callable[[Node], Node] | None = None):
-        self.family, self.leaf = family, leaf
-        self.row = row or self.reduced
-        self.memo: dict[tuple[Node, bool], Node] = {}
-        self.rows: dict[Node, Node] = {}
-
-    def value(self, node: Node, turned: bool) -> Node:
-        """``turned``: with its last two dimensions exchanged."""
-        stack = [(node, False)]
-        while stack:
-            n, ready = stack.pop()
-            if (n, turned) in self.memo:
-                continue
-            parts = self.parts(n)
-            if ready or not parts:
-                self.memo[(n, turned)] = self.made(n, [self.memo[(a, turned)] for a in parts], turned)
-            else:
-                stack.append((n, True))
-                stack.extend((a, False) for a in parts)
-        return self.memo[(node, turned)]
-
-    def parts(self, n: Node) -> tuple[Node, ...]:
-        """The arguments of which n is made again, at the same position."""
-        return n.operands if n.op.kind == "elementwise" or n in self.family.between and _comes_later(n) else ()
-
-    def made(self, n: Node, args: Sequence[Node], turned: bool) -> Node:
-        if n.op.kind == "elementwise":
-            narrowed = n.op.name == "cast" and n.dtype.is_float and args[0].dtype is f32
-            return args[0] if narrowed else _wide(n.op(*args, **n.attributes))
-        if args:  # behind a barrier
-            return args[0]
-        shape = _exchanged(n.shape) if turned else n.shape
-        if n in self.family.between:
-            (a, b), (lc, rc), (lb, rb) = map(self.operand, n.args), n["contract"], n["batch"]
-            return n.op(b, a, contract=(rc, lc), batch=(rb, lb)) if turned else n.op(a, b, contract=(lc, rc), batch=(lb, rb))
-        if n.op.name == "full":
-            return full(Type(f32 if n.dtype.is_float else n.dtype, shape), n["value"])
-        if n.op.name == "iota":
-            return n.op(**{**n.attributes, "shape": shape, "axis": _exchange(n["axis"], n.rank) if turned else n["axis"]})
-        if n.op.name == "broadcast" and not turned | ({n.rank - 1, n.rank - 2} <= set(n["axes"])):
-            return n.op(self.vector(n.args[0]), shape=shape, axes=n["axes"])
-        if n.op.name == "broadcast" and turned and not {n.rank - 1, n.rank - 2} <= set(n["axes"]):
-            return n.op(self.vector(n.args[0]), shape=shape, axes=tuple(_exchange(a, n.rank) for a in n["axes"]))
-        there = self.vector(n)
-        return lookup("transpose")(there, axes=_exchanged(tuple(range(n.rank)))) if turned else there
-
-    def vector(self, n: Node) -> Node:
-        return self.row(n) if n in self.family.rows else _wide(self.read(n))
-
-    def operand(self, n: Node) -> Node:
-        """An operand of an inner contraction."""
-        return _wide(self.read(n))
-
-    def read(self, n: Node) -> Node:
-        """What lies in memory, through the views in front of it."""
-        views = []
-        while n.op.kind == "view" and len(n.operands) == 1:
-            views.append(n)
-            n = n.args[0]
-        found = n if is_free(n) else self.leaf(n)
-        for v in reversed([v for v in views if not _comes_later(v)]):
-            found = make(v.op, (found,), v.type, v.attrs, v.loc)
-        return found
-
-    # -- reductions and contractions --------------------------------------------------------------
-
-    def reduced(self, r: Node) -> Node:
-        """The reduction of rows, in f32."""
-        if r not in self.rows:
-            linear = self.linear(r)
-            if linear is None:
-                self.rows[r] = r.op(self.value(r.args[0], False), **r.attributes)
-            else:
-                left, product = linear
-                self.rows[r] = r.op(lookup("multiply")(left, _wide(product)), axes=(product.rank - 1,))
-        return self.rows[r]
-
-    def linear(self, r: Node) -> tuple[Node, Node] | None:
-        """(the left operand of an inner contraction, the contraction of the rest with its right operand) where r sums a product with it."""
-        if r.op.name != "sum":
-            return None
-        summed = self.value(r.args[0], False)
-        found = _peeled(summed, {self.memo[(d, False)] for d in self.family.inner if (d, False) in self.memo})
-        if found is None:
-            return None
-        (a, b), (lc, _), (lb, rb) = found[0].args, found[0]["contract"], found[0]["batch"]
-        (free,), (along,) = free_dimensions(found[0])
-        right = b.args[0] if b.op.name == "cast" else b
-        batch = tuple(range(len(lb)))
-        product = found[0].op(_cast(found[1], right), right, contract=((r.args[0].rank - 1,), (along,)), batch=(batch, rb))
-        axes = (*lb, free, *lc)
-        return a if axes == tuple(range(a.rank)) else lookup("transpose")(a, axes=axes), product
-
-    def outer(self, o: _Outer, other: Node) -> Node:
-        """The outer contraction, of what is computed again as its left operand, which it sums along its rows."""
-        rank, batch, rest = o.wide.rank, o.dot["batch"][0], 1 - o.side
-        left = _cast(self.value(o.wide, o.turned), o.wide)
-        found = o.dot.op(left, other, contract=((rank - 1,), o.dot["contract"][rest]), batch=(tuple(range(rank - 2)), o.dot["batch"][rest]))
-        if o.side == 0:
-            return found
-        count = len(batch)
-        return lookup("transpose")(found, axes=(*range(count), *range(count + 1, found.rank), count))
-
-
-def _exchange(d: int, rank: int) -> int:
-    return {rank - 1: rank - 2, rank - 2: rank - 1}.get(d, d)
-
-
-def _exchanged(shape: tuple[Size, ...]) -> tuple[Size, ...]:
-    return (*shape[:-2], shape[-1], shape[-2])
-
-
-def _peeled(e: Node, inner: set[Node], factor: Node | None = None) -> tuple[Node, Node] | None:
-    """(the inner contraction in which e is linear, what it is multiplied by). Factors are applied from the outside in, so in the order that
-    they have where e is the transpose of the function that was differentiated."""
-    if e in inner:
-        return None if factor is None else (e, factor)
-    name, one = e.op.name, factor if factor is not None else full(e.type, 1.0)
-    steps: list[tuple[Node, Callable[[], Node]]] = []
-    if name == "multiply":
-        steps = [(a, lambda b=b: b if factor is None else lookup("multiply")(factor, b)) for a, b in (e.args, e.args[::-1])]
-    elif name == "divide":
-        steps = [(e.args[0], lambda: lookup("divide")(one, e.args[1]))]
-    elif name == "negative":
-        steps = [(e.args[0], lambda: lookup("negative")(one))]
-    elif name == "where" and e.args[2].op.name == "full" and float(e.args[2]["value"]) == 0:
-        steps = [(e.args[1], lambda: lookup("where")(e.args[0], one, e.args[2]))]
-    return next((found for a, times in steps if (found := _peeled(a, inner, times())) is not None), None)
 
 
 # ------------------------------------------------------------------------------------------------ whether, and how it is put together
 
 
-def _behind(f: _Family, rows: Sequence[Node]) -> set[Node]:
+def _behind(f: Family, rows: Sequence[Node]) -> set[Node]:
     """What is made of these reductions."""
     late: set[Node] = set()
     for n in f.between:
-        if any(a in late or _base(a) in rows for a in n.operands):
+        if any(a in late or base(a) in rows for a in n.operands):
             late.add(n)
     return late
 
@@ -334,9 +153,9 @@ class _Trial:
     def __init__(self, options: FusionOptions, machine: Machine):
         self.options, self.machine = options, machine
         self.params: dict[tuple[int, Type], Node] = {}
-        self.known: dict[Node, str | None] = {}
+        self.known: dict[tuple[Node, ...], str | None] = {}
 
-    def __call__(self, f: _Family) -> str | None:
+    def __call__(self, f: Family) -> str | None:
         """Why what lies between has to be stored; finds out which of the outer contractions is the forward one."""
         seen: dict[Node, Node] = {}
 
@@ -346,40 +165,41 @@ class _Trial:
                 seen[n] = self.params.setdefault(key, parameter(key[1], f"p{key[0]}", key[0]))
             return seen[n]
 
-        start = _Builder(f, leaf)
+        start = Builder(f, leaf)
         products = {r: found[1] for r in f.rows if (found := start.linear(r)) is not None}
-        late = _behind(f, list(products))
-        f.forward = next((o for o in f.outer if not o.turned and o.side == 0 and o.wide not in late), None)
-        if f.forward is None and not products:
-            return "no contraction reads the rows that are reduced"
-        asked = [] if f.forward is None else [start.outer(f.forward, start.read(f.forward.other))]
-        asked = list(dict.fromkeys([*asked, *products.values()]))
-        results = [(asked[0], *(start.reduced(r) for r in f.rows if r not in products)), *((n,) for n in asked[1:])]
+        rows = [r for r in f.rows if r not in products]
+        early, late = _behind(f, rows), _behind(f, list(products))
+        f.forward = next((o for o in f.outer if not o.turned and o.side == 0 and o.wide in early and o.wide not in late), None)
+        forward = dict.fromkeys([*([start.outer(f.forward, start.read(f.forward.other))] if f.forward else []), *products.values()])
+        if len(forward) != 1:
+            return "one contraction has to read the rows that are reduced, with nothing else between" if forward else \
+                "no contraction reads the rows that are reduced"
+        results = [(*forward, *(start.reduced(r) for r in rows))]
         for o in f.outer:
             if o is not f.forward:
                 other = start.read(o.other)
-                results.append((_base(_again(f, leaf, leaf, _base(other)).outer(o, other)),))
+                results.append((base(_again(f, leaf, leaf, base(other)).outer(o, other)),))
         return next((why for r in results if (why := self.kernels(r)) is not None), None)
 
     def kernels(self, results: tuple[Node, ...]) -> str | None:
         """Why there is not one kernel for these results."""
-        if results[0] not in self.known:
+        if results not in self.known:
             graph = Graph(tuple(n for n in Graph((), results).nodes() if n.op.name == "parameter"), results)
             groups = tile(fuse(graph, self.options), graph, self.options, self.machine).groups
             last = next(g for g in groups if results[0] in g.roots)
             whys = [why for g in groups for n, why in g.why.items() if n.op.kind in ("elementwise", "reduction")]
             single = last.tiling is not None and all(g is last or g.kind == "map" for g in groups)
-            self.known[results[0]] = None if single else next(iter(last.why.values()), whys[-1] if whys else "there is no kernel for it")
-        return self.known[results[0]]
+            self.known[results] = None if single else next(iter(last.why.values()), whys[-1] if whys else "there is no kernel for it")
+        return self.known[results]
 
 
-def _again(f: _Family, leaf: Callable[[Node], Node], row: Callable[[Node], Node], token: Node, times: int = 1) -> _Builder:
+def _again(f: Family, leaf: Callable[[Node], Node], row: Callable[[Node], Node], token: Node, times: int = 1) -> Builder:
     """Computes everything once more for a contraction with something made of ``token``: for no other one."""
     after, barrier = [token] * times, lookup("optimization_barrier")
-    return _Builder(f, lambda n: barrier(leaf(n), *after), lambda r: barrier(row(r), *after))
+    return Builder(f, lambda n: barrier(leaf(n), *after), lambda r: barrier(row(r), *after))
 
 
-def _rebuilt(graph: Graph, families: Sequence[_Family]) -> Graph:
+def _rebuilt(graph: Graph, families: Sequence[Family]) -> Graph:
     new: dict[Node, Node] = {}
     work: dict[Node, Callable[[], Node]] = {}
     gone = {n for f in families for n in f.between}
@@ -394,19 +214,19 @@ def _rebuilt(graph: Graph, families: Sequence[_Family]) -> Graph:
     return Graph(graph.params, tuple(new[r] for r in graph.results), graph.name)
 
 
-def _work(f: _Family, new: dict[Node, Node]) -> dict[Node, Callable[[], Node]]:
+def _work(f: Family, new: dict[Node, Node]) -> dict[Node, Callable[[], Node]]:
     """What becomes of the outer contractions and the reductions; ``new`` has what they are made of by the time they are asked for."""
-    start = _Builder(f, new.__getitem__)
+    start = Builder(f, new.__getitem__)
     tokens: list[Node] = []
 
-    def outer(o: _Outer) -> Node:
+    def outer(o: Outer) -> Node:
         if o is f.forward:
             return start.outer(o, new[o.other])
-        token = new[_base(o.other)]
+        token = new[base(o.other)]
         tokens.append(token)
         return _again(f, new.__getitem__, start.reduced, token, tokens.count(token)).outer(o, new[o.other])
 
-    return {**{r: lambda r=r: _cast(start.reduced(r), r) for r in f.rows},  # type: ignore[misc]
+    return {**{r: lambda r=r: cast_like(start.reduced(r), r) for r in f.rows},  # type: ignore[misc]
             **{o.dot: lambda o=o: outer(o) for o in f.outer}}  # type: ignore[misc]
 
 

@@ -3,8 +3,8 @@
     s = dot(q, k);  d = dot(g, v);  y = dot(exp(s - m) / l * (d - r), k)         f over ACC0 = s, ACC1 = d:  exp(ACC0 - m[i]) / l[i] * ...
 
 Enters a group with stages (see ``passes.tile``): contractions with their epilogues, and the contraction that reads the last of these on
-the left. Leaves what a schedule needs to go through j in blocks, with a block of the inner contractions and of f at a time. Which operators f is
-made of does not matter. The passes make such groups where what lies between is computed again for this kernel (see ``passes.recompute``).
+the left. Leaves what a schedule needs to go through j in blocks, with a block of the inner contractions and of f at a time. Which operators
+f is made of does not matter. The passes make such groups where what lies between is computed again for this kernel (``passes.recompute``).
 """
 
 from __future__ import annotations

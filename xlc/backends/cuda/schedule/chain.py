@@ -55,8 +55,8 @@ MOST = 2  # inner contractions, whose results are registers, too
 
 @dataclass(frozen=True)
 class Form:
-    """The rows and keys of a block, the dtype of operands, the products of tensor cores (0: none), the tiles of a right operand that there is
-    room for."""
+    """The rows and keys of a block, the dtype of operands, the products of tensor cores (0: none), the tiles of a right operand that there
+    is room for."""
 
     rows: int
     keys: int
@@ -176,8 +176,9 @@ class _Kernel:
             for x in self.coming if self.form.slots > 1 else self.right:
                 begin += [s for part in self.brought(x, first, last) for s in part]
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
-            return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *map(Local, (x.buffer for x in self.tiles)),
-                    *map(Local, registers), threads(*begin), loop, threads(*self.epilogue())]
+            locals_ = map(Local, (*(x.buffer for x in self.tiles), *registers))
+            return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *locals_, threads(*begin), loop,
+                    threads(*self.epilogue())]
 
     def brought(self, x: Staged, step: Expr, last: Expr) -> tuple[list[Stmt], list[Stmt]]:
         """What begins the way of a tile of a right operand to shared memory, and what ends it, if there is such a step."""
@@ -224,7 +225,8 @@ class _Kernel:
         value = value if self.form.dtype is f32 else lookup("cast")(value, dtype=self.form.dtype)
         into = Store(self.held, element, value) if self.form.halves else Store(
             self.p.buffer, (share.row(H) * self.p.row_step + share.column(G) + LANE,), value)
-        return [share.each_row([Let("x", self.row + share.row(H)), share.each([Let("y", KT * self.form.keys + share.column(G) + LANE), into])])]
+        one: list[Stmt] = [Let("y", KT * self.form.keys + share.column(G) + LANE), into]
+        return [share.each_row([Let("x", self.row + share.row(H)), share.each(one)])]
 
     def edges(self, row: Expr, key: Expr) -> tuple[Expr, Expr]:
         """Whether the row exists, and the key."""

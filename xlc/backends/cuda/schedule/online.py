@@ -88,6 +88,7 @@ def block_of_rows(stages: Sequence[Group], shared: int, machine: Gpu) -> int | s
     found = recognised(stages, shared, places, ROWS)
     if isinstance(found, str):
         return found
+    assert group.anchor is not None
     form = _form(found, group.anchor.args[0], machine)
     return form if isinstance(form, str) else form.rows
 
