@@ -10,10 +10,14 @@ import cuda_backend
 import ml_dtypes
 import numpy as np
 import pytest
+from test_cuda_attention import rounds
 
 import xlc
 import xlc.nn
+from examples.networks import network
 from xlc.backends.cuda import nvrtc
+from xlc.backends.cuda.schedule import chain, online
+from xlc.ir.interp import interpret_plan
 from xlc.ir.verify import verify_kernel
 
 cuda_backend.install()
@@ -273,3 +277,69 @@ def test_too_wide() -> None:
     wide = xlc.spec((300, 200))
     e = xlc.jit(loss(plain), device="cuda:sm_80").compile(wide, wide, wide, wide)
     assert "f32[300,300] is stored: heads of 200 and 200 elements: up to 256 and 128 fit" in e.explain()
+
+
+# ------------------------------------------------------------------------------------------------ what is compiled
+
+
+@pytest.mark.parametrize(("dtype", "arena", "before"), [("f4", 4390912, 268435456), (BF16, 2293760, 134217728)], ids=str)
+def test_kernels_and_memory(dtype: Any, arena: int, before: int) -> None:
+    """Loss and gradients of causal attention over 1024 tokens in 16 heads: attention with its maxima and sums, the sum of the loss (2), the
+    rows' sums of products, a kernel for each gradient."""
+    spec = xlc.spec((2, 8, 1024, 64), dtype)
+    e = compiled(loss(causal), (spec,) * 4, "cuda:sm_90")
+    assert len(e.kernels) == 7 and e.plan.arena == arena and largest(e) == 16 * 1024 * 64
+    assert [len(g.stages) for g in e.after("fuse").groups] == [3, 1, 1, 1, 3, 3, 2]
+    with xlc.config.context(skip="recompute"):
+        old = xlc.jit(loss(causal), device="cuda:sm_90").compile(*(spec,) * 4)
+    assert len(old.kernels) == 10 and old.plan.arena == before
+
+
+def test_blocks_that_a_mask_excludes() -> None:
+    """For the gradients of keys and values these are the queries in front of them."""
+    spec = xlc.spec((1, 1024, 64), BF16)
+    e = compiled(loss(causal), (spec,) * 4, "cuda:sm_90")
+    chains = [list(rounds(k)) for g, k in zip(e.after("fuse").groups, e.kernels, strict=True) if g.kind == "contraction"]
+    assert chains[1:] == [list(range(32, 0, -4))] * 3 and sum(chains[0]) < 8 * 16 * 3 / 4
+    e = compiled(loss(plain), (spec,) * 4, "cuda:sm_90")
+    chains = [list(rounds(k)) for g, k in zip(e.after("fuse").groups, e.kernels, strict=True) if g.kind == "contraction"]
+    assert chains[1:] == [[32] * 8] * 3
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_interpreted(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernels mean, every access checked; with small blocks, as the interpreter takes one thread after another."""
+    monkeypatch.setattr(chain, "SIZES", ((16, 2),))
+    if dtype == "f4":  # of the other, each of 8 warps has 16 rows
+        monkeypatch.setattr(chain, "ROWS", (64, 32))
+        monkeypatch.setattr(online, "ROWS", 32)
+    monkeypatch.setattr(online, "KEYS", 16)
+    args = tuple(values(21 if dtype == "f4" else 18, 4, seed=s, dtype=dtype) for s in range(4))
+    with xlc.config.context(cache_dir=""):
+        e = compiled(loss(causal), args, "cuda:sm_80")
+    found = interpret_plan(e.plan, args)
+    for g, x in zip(found[1:], formulas(*args, causal=True)[1:], strict=True):
+        np.testing.assert_allclose(g, x, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@chips
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(("dtype", "depth", "precision"), [("f4", 64, "highest"), ("f4", 128, "highest"), ("f4", 128, "high"),
+                                                           (BF16, 64, "highest"), (BF16, 128, "highest"), ("f2", 96, "highest")], ids=str)
+def test_resources(dtype: Any, depth: int, precision: str, arch: str) -> None:
+    spec = xlc.spec((16, 4096, depth), dtype)
+    with xlc.config.context(matmul_precision=precision):
+        e = compiled(loss(causal), (spec,) * 4, f"cuda:{arch}")
+        assert largest(e) == 16 * 4096 * depth
+        assert all(not r.local and r.registers <= 255 for r in e.asm["module"]["resources"].values())
+
+
+def test_gpt() -> None:
+    """The network of ``test_cuda_networks``, with more tokens: nothing has tokens x tokens elements."""
+    net = network("gpt")
+    params, state = net.init(xlc.random.key(0))
+    batch = net.batch(np.random.default_rng(0))
+    e = xlc.jit(xlc.value_and_grad(net.loss, has_aux=True), device="cuda:sm_90").compile(params, state, xlc.random.key(1), *batch)
+    heads = [g for g in e.after("fuse").groups if g.tiling]
+    assert [len(g.stages) for g in heads] == [3, 3, 2, 3, 3, 2, 3, 3], [len(g.stages) for g in heads]
+    assert not any(r.shape[-2:] == (16, 16) for g in e.after("fuse").groups for r in g.results)

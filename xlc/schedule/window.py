@@ -48,7 +48,7 @@ def half_planes(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
 def vanishing(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
     """Of the conditions without which x is 0, where what it is multiplied with is finite."""
     name = x.op.name
-    if name == "where" and x.args[2].is_const and x.args[2].value == 0:
+    if name == "where" and x.args[2].is_const and float(x.args[2].value) == 0:
         yield from _conjuncts(x.args[0], row, column)
         yield from vanishing(x.args[1], row, column)
     elif name == "multiply":

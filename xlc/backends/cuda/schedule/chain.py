@@ -119,7 +119,7 @@ def lower_chain(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...] 
 
 class _Kernel:
     def __init__(self, chain: Chain, form: Form):
-        self.chain, self.form = chain.quick(form.halves), form
+        self.given, self.chain, self.form = chain, chain.quick(form.halves), form
         self.c = c = Contraction(chain.product)
         c.batch, c.a = chain.batch, Operand("a", c.a.value, chain.rows, chain.keys)
         rows, keys, dtype = form.rows, form.keys, form.dtype
@@ -162,7 +162,7 @@ class _Kernel:
         return tile_order(self.chain.batch, pieces(self.c.rows, self.form.rows), 1, self.block)
 
     def block(self, mt: Expr, _: Expr) -> list[Stmt]:
-        start, stop = self.chain.window(self.row, self.form.rows)
+        start, stop = self.given.window(self.row, self.form.rows)
         keys = self.form.keys
         steps = size(pieces(length(self.chain.keys), keys))
         if stop is not None and start is None:  # later rows have more keys: they come first
