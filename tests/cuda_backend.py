@@ -1,5 +1,5 @@
 """The CUDA backend where there is no GPU: ``jit(f, device="shim")`` runs the CUDA text on the CPU, in the order of threads that follows the
-colon: shim, shim:descending, shim:random."""
+colon, as for the chip that follows the next: shim, shim:descending, shim:random, shim:random:sm_90."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ LISTED = (  # what may use local memory, and why
 
 def check_resources(program: Any) -> None:
     """Compile a program's module for the chip, and hold that no kernel spills registers or has an array in local memory, unless the list
-    says why."""
+    says why, and that products in the background stay there."""
     backend, plan = program.backend, program.plan
     done = backend.compiled(backend.text(plan))
+    assert "(C75" not in done.log, done.log  # ptxas waits for each product, or puts waits of its own between
     text = {k.name: k.function for k in emit_module(plan).kernels}
     for entry, found in done.resources.items():
         if not found.local:
@@ -57,7 +58,8 @@ class ShimBackend(CudaBackend):
 
 @functools.cache
 def shim(device: str) -> ShimBackend:
-    return ShimBackend(ShimDevice(order=device.partition(":")[2] or "ascending"))
+    order, arch = (*device.split(":")[1:], "", "")[:2]
+    return ShimBackend(ShimDevice(arch or "sm_80", order=order or "ascending"))
 
 
 def install() -> None:

@@ -119,8 +119,10 @@ def _smaller(case: Case) -> Any:
             yield lambda n=n: _replaced(case, n, full(n.type, 1))
 
 
-def size(case: Case) -> tuple[int, int, int]:
-    return (len([n for n in case.graph.nodes() if n.op.name not in ("parameter", "full")]), len(case.graph.params), len(case.runs))
+def size(case: Case) -> tuple[int, ...]:
+    graph = case.graph
+    computed = [n for n in graph.nodes() if n.op.name not in ("parameter", "full")]
+    return len(computed), len(graph.params), len(graph.results), len(case.runs)
 
 
 def reduce_case(case: Case, seconds: float = 20, **options: Any) -> tuple[Case, str]:

@@ -181,8 +181,8 @@ def test_arrays_of_other_libraries(cupy: FakeCupy, gpu: CupyDevice) -> None:
 
 def test_a_chip_that_is_not_here() -> None:
     absent = AbsentDevice("sm_90a")
-    assert absent.arch == "sm_90a" and absent.chip is CHIPS["sm_90"] and absent.chip.specific == "sm_90a" and not absent.owns(np.zeros(1))
-    assert chip("sm_80").specific == "sm_80"
+    assert absent.arch == "sm_90a" and absent.chip is CHIPS["sm_90"] and absent.chip.target == "sm_90a" and not absent.owns(np.zeros(1))
+    assert chip("sm_80").target == "sm_80"
     assert chip("sm_107").sms == chip("sm_100").sms
     assert (chip("sm_88").arch, chip("sm_88").shared_block) == ("sm_88", chip("sm_86").shared_block)
     for act in (lambda: absent.load("", b""), lambda: absent.empty((1,), "f4"), lambda: absent.asarray([1])):

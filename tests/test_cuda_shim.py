@@ -68,6 +68,14 @@ static __device__ __forceinline__ void every(const float* __restrict__ b0, float
   xlc_mma_m16n8k16_bf16(d, a, b); xlc_mma_m16n8k8_tf32(d, a, b);
   a[0] += xlc_f32_to_tf32(d[0]);
 #endif
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH_FEAT_SM90_ALL
+  float r[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  xlc_fence_proxy_async(); xlc_wgmma_fence();
+  xlc_wgmma_m64n16k16_f16<0, 1>(r, xlc_wgmma_operand(s, 16, 1024), xlc_wgmma_operand(s, 8192, 1024));
+  xlc_wgmma_m64n16k16_f16<0>(r, a, xlc_wgmma_operand(s, 16, 1024));
+  xlc_wgmma_commit(); xlc_wgmma_wait<0>(); xlc_wgmma_settle(r);
+  d[0] += r[0];
+#endif
   float v = d[0] + __shfl_xor_sync(0xffffffffu, s[0], 1) + __shfl_up_sync(0xffffffffu, s[0], 1) + __shfl_down_sync(0xffffffffu, s[0], 1);
   double w = __shfl_sync(0xffffffffu, (double)v, 3);
   const long long q = __shfl_xor_sync(0xffffffffu, n, 3);
@@ -81,7 +89,8 @@ XLC_ENTRY(f) {
   xlc_grid_sync((unsigned*)XLC_AT(2));
 }
 """
-CHIPS = [a for a in ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120") if nvrtc.available() and a in nvrtc.supported()]
+CHIPS = [a for a in ("sm_75", "sm_80", "sm_90", "sm_90a", "sm_100", "sm_120")
+         if nvrtc.available() and a.removesuffix("a") in nvrtc.supported()]
 
 
 @pytest.mark.skipif(not nvrtc.available(), reason="needs nvidia-cuda-nvrtc")

@@ -182,8 +182,8 @@ class _Memory:
 
 @functools.cache
 def runtime() -> ctypes.CDLL:
-    """The library of shim.cpp and numbers.cpp, whose names modules refer to."""
-    text = "\n".join((HERE / name).read_text("utf-8") for name in ("shim.cpp", "numbers.cpp"))
+    """The library of shim.cpp, wgmma.cpp and numbers.cpp, whose names modules refer to."""
+    text = "\n".join((HERE / name).read_text("utf-8") for name in ("shim.cpp", "wgmma.cpp", "numbers.cpp"))
     library = ctypes.CDLL(str(_build(text, [*_RUNTIME, f"-I{HERE}"], ["-lm"])), mode=ctypes.RTLD_GLOBAL)
     i, p = ctypes.c_int, ctypes.c_void_p
     library.xlc_shim_launch.argtypes = [p, p, ctypes.c_uint, ctypes.c_size_t, i, i, ctypes.c_ulonglong, p, ctypes.c_size_t]

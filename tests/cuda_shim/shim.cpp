@@ -72,6 +72,7 @@ void prepare(Context& c, char* stack, size_t size, void (*start)()) {
 // ---- threads and blocks
 
 struct Block;
+struct Warpgroup;  // products of four warps, see wgmma.cpp
 typedef void (*Exchange)(void* const operands[LANES]);
 struct Copy { void* shared; const void* global; unsigned bytes, group; };
 enum State { READY, AT_BLOCK, AT_WARP, AT_GRID, RETURNED };
@@ -89,12 +90,14 @@ struct Thread {
   void* operand;
   Copy* copies;  // asynchronous ones that were not waited for: first .. last, oldest first; `group` is the one that is open
   unsigned first, last, capacity, group;
+  Warpgroup* products;
+  bool proxy_fence;  // since the last barrier
 };
 
 struct Block {
   Thread threads[THREADS];
   unsigned index, at_block, at_warp[WARPS];
-  unsigned char *shared, *memory;
+  unsigned char *shared, *memory, *view;  // view: shared memory as the asynchronous proxy sees it
   size_t capacity;
 };
 
@@ -117,6 +120,10 @@ struct Launch {
   char* message;
   size_t message_size;
 } launch;
+
+void publish(Block&);
+void forget_products(Thread&);
+bool products_under_way(const Thread&);
 
 Block** blocks;  // kept from launch to launch
 unsigned blocks_made;
@@ -144,6 +151,7 @@ void fail(int line, const char* format, ...) {
 
 void run_entry() {
   launch.entry(launch.table);
+  if (products_under_way(*launch.current)) fail(0, "returns before its products are waited for");
   launch.current->state = RETURNED;
   leave();
 }
@@ -166,17 +174,21 @@ void begin(Block& b, unsigned index) {
   const size_t bytes = launch.shared + SLACK;
   if (b.capacity < bytes) {
     free(b.memory);
-    b.memory = (unsigned char*)aligned_alloc(256, (bytes + 511) & ~255ul);
-    b.shared = b.memory + 128;  // aligned to 128 and to no more
+    free(b.view);
+    b.memory = (unsigned char*)aligned_alloc(2048, (bytes + 4095) & ~2047ul);
+    b.shared = b.memory + 1024;  // aligned to 1024 and to no more
+    b.view = (unsigned char*)malloc(bytes);
     b.capacity = bytes;
   }
   memset(b.shared, 0xff, bytes);
+  memset(b.view, 0xff, bytes);
   b.index = index;
   b.at_block = 0;
   memset(b.at_warp, 0, sizeof b.at_warp);
   for (Thread& t : b.threads) {
     t.state = READY;
     t.first = t.last = t.group = 0;
+    forget_products(t);
     prepare(t.context, t.stack, STACK - t.id % 32 * 128, run_entry);  // tops that do not share the few lines of one set of the cache
   }
 }
@@ -316,11 +328,13 @@ void wait_for_all(State state, unsigned& came, unsigned expected, Block** among,
   me.line = line;
   if (++came < expected) return leave();
   came = 0;
-  for (unsigned i = 0; i < count; i++)
+  for (unsigned i = 0; i < count; i++) {
+    publish(*among[i]);
     for (Thread& t : among[i]->threads) {
       if (t.line != line) fail(line, "thread %u of block %u waits at line %d meanwhile: they are to wait at one line", t.id, among[i]->index, t.line);
       t.state = READY;
     }
+  }
 }
 
 // Waits for the lanes of the mask; then `exchange` runs once, with what each brought, and all go on.

@@ -33,6 +33,14 @@ void xlc_mma_m16n8k16_f16(float* d, const unsigned* a, const unsigned* b, XLC_LI
 void xlc_mma_m16n8k16_bf16(float* d, const unsigned* a, const unsigned* b, XLC_LINE);
 void xlc_mma_m16n8k8_tf32(float* d, const unsigned* a, const unsigned* b, XLC_LINE);
 
+unsigned xlc_shared_address(const void* p);
+void xlc_fence_proxy_async();
+void xlc_wgmma_fence(XLC_LINE);
+void xlc_wgmma_commit(XLC_LINE);
+void xlc_shim_products(unsigned groups, int line);
+void xlc_shim_wgmma(float* d, int columns, bool bfloat, const unsigned* a, unsigned long long a_operand, int ta, unsigned long long b, int tb,
+                    int line);
+
 void xlc_shim_copy(void* shared, const void* global, unsigned bytes, bool valid);
 void xlc_shim_wait(unsigned groups);
 void xlc_cp_commit();
@@ -93,3 +101,19 @@ static inline void xlc_cp_async4_zfill(void* shared, const void* global, bool va
 static inline void xlc_cp_async8_zfill(void* shared, const void* global, bool valid) { xlc_shim_copy(shared, global, 8, valid); }
 static inline void xlc_cp_async16_zfill(void* shared, const void* global, bool valid) { xlc_shim_copy(shared, global, 16, valid); }
 template <int N> static inline void xlc_cp_wait() { xlc_shim_wait(N); }
+
+static inline unsigned long long xlc_wgmma_operand(const void* p, unsigned leading, unsigned stride) {
+  return 1ull << 62 | (unsigned long long)(stride / 16) << 32 | (unsigned long long)(leading / 16) << 16 | xlc_shared_address(p) / 16;
+}
+template <int N> static inline void xlc_wgmma_wait(XLC_LINE) { xlc_shim_products(N, line); }
+template <int N> static inline void xlc_wgmma_settle(float (&d)[N]) { asm volatile("" : : "r"(d) : "memory"); }
+#define XLC_WGMMA(N, type, bfloat) \
+  template <int TA, int TB> static inline void xlc_wgmma_m64n##N##k16_##type(float* d, unsigned long long a, unsigned long long b, XLC_LINE) { \
+    xlc_shim_wgmma(d, N, bfloat, nullptr, a, TA, b, TB, line); \
+  } \
+  template <int TB> static inline void xlc_wgmma_m64n##N##k16_##type(float* d, const unsigned* a, unsigned long long b, XLC_LINE) { \
+    xlc_shim_wgmma(d, N, bfloat, a, 0, 0, b, TB, line); \
+  }
+XLC_WGMMA(16, f16, false) XLC_WGMMA(32, f16, false) XLC_WGMMA(64, f16, false) XLC_WGMMA(128, f16, false) XLC_WGMMA(256, f16, false)
+XLC_WGMMA(16, bf16, true) XLC_WGMMA(32, bf16, true) XLC_WGMMA(64, bf16, true) XLC_WGMMA(128, bf16, true) XLC_WGMMA(256, bf16, true)
+#undef XLC_WGMMA

@@ -15,7 +15,7 @@ import numpy as np
 from xlc.errors import XlcError, XlcIndexError, XlcTypeError, XlcValueError
 
 from . import plan as plans
-from .loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, walk
+from .loops import LOAD, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, place, walk
 from .node import Graph, Node, call_of
 from .plan import Branch, Launch, Plan
 from .types import Dim, Type, dtype_of, evaluate
@@ -178,20 +178,20 @@ class _Machine:
     def mma(self, s: Mma) -> None:
         """Products are exact (of what is left after rounding to tf32), and so is their sum up to f64, before it is added in f32."""
         thread, a_at, b_at = self.evaluate(s.thread, s.a_at, s.b_at)
-        (m, n, depth), lane = s.shape, int(thread) % 32
-        rows, k = np.arange(0, m, 8) + lane // 4, np.arange(depth)
-        columns = (np.arange(0, n, 8)[:, None] + lane % 4 * 2 + np.arange(2)).reshape(-1)
+        (m, n, depth), t = s.shape, int(thread)
+        high, k, part, lane = m // (s.group // 2), np.arange(depth), np.arange(2), t % 32
+        rows = (np.arange(high)[:, None] * (s.group // 2) + t % s.group // 32 * 16 + lane // 4 + part * 8).reshape(-1)
+        columns = (np.arange(0, n, 8)[:, None] + lane % 4 * 2 + part).reshape(-1)
         if s.a.space == "register":
-            lanes = int(a_at) // 32 * 32 + rows[:, None] % 8 * 4 + k % 8 // 2
-            held = ((rows[:, None] // 16 * (depth // 8) + k // 8) * 2 + rows[:, None] % 16 // 8) * 2 + k % 2
-            a = self.memory[s.a][lanes, held]
+            each = (np.arange(high)[:, None, None] * (depth // 8) + k // 8) * 4 + part[:, None] * 2 + k % 2
+            a = self.memory[s.a][t // 4 * 4 + k % 8 // 2, each.reshape(-1, depth)]
         else:
-            a = self.memory[s.a][self.position(s.a, [a_at + rows[:, None] * s.a_steps[0] + k * s.a_steps[1]], np.asarray(True))]
-        b = self.memory[s.b][self.position(s.b, [b_at + k[:, None] * s.b_steps[1] + columns * s.b_steps[0]], np.asarray(True))]
+            a = self.memory[s.a][self.position(s.a, [a_at + place(rows[:, None], k, s.a_steps)], np.asarray(True))]
+        b = self.memory[s.b][self.position(s.b, [b_at + place(columns, k[:, None], s.b_steps)], np.asarray(True))]
         parts = [(a, b)] if s.a.dtype.bits == 16 else _tf32_products(a, b, s.products)
         total = sum(x.astype(np.float64) @ y.astype(np.float64) for x, y in parts)
-        acc = self.memory[s.acc][int(thread)].reshape(m // 16, n // 8, 2, 2)
-        acc += np.asarray(total).reshape(m // 16, 2, n // 8, 2).transpose(0, 2, 1, 3).astype(np.float32)
+        acc = self.memory[s.acc][t].reshape(high, n // 8, 2, 2)
+        acc += np.asarray(total).reshape(high, 2, n // 8, 2).transpose(0, 2, 1, 3).astype(np.float32)
 
     def loop(self, s: Loop) -> None:
         start, stop = (int(v) for v in self.evaluate(s.start, s.stop))

@@ -269,34 +269,48 @@ class Prefetch:
 @dataclass(frozen=True)
 class Mma:
     """acc[thread, e] += (sum over k of a[row, k] * b[k, column]), for each element e that the thread owns of a tile of ``shape`` (rows,
-    columns, contracted): the part of this thread in what the 32 threads of a warp do together on tensor cores. With lane = thread % 32,
-    element ((i*columns/8 + j)*2 + h)*2 + w is at row i*16 + h*8 + lane//4, column j*8 + lane%4*2 + w (PTX ISA, mma.m16n8k16).
+    columns, contracted): the part of this thread in what the threads of a ``group`` do together on tensor cores: those of a warp (32), or
+    of four (128). With lane = thread % 32, element ((i*columns/8 + j)*2 + h)*2 + w is at row i*16 + h*8 + lane//4, column j*8 + lane%4*2
+    + w (PTX ISA, mma.m16n8k16); of four warps, each has 16 of 64 rows: i*64 + thread//32%4*16 + h*8 + lane//4 (wgmma.m64nNk16).
 
-    ``a`` and ``b`` lie in shared memory: (row, k) of a at a_at + row*a_steps[0] + k*a_steps[1], (k, column) of b at b_at +
-    column*b_steps[0] + k*b_steps[1]. Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1), or its three largest partial
-    products are summed (3).
+    ``a`` and ``b`` lie in shared memory: (row, k) of a at a_at + place(row, k, a_steps), (k, column) of b at b_at + place(column, k,
+    b_steps). Four warps take panels (three steps). A left operand of halves may be in registers, where it lies as a result does: (row, k)
+    at ((i*contracted/8 + k//8)*2 + h)*2 + w, in the lane that has that row and k%8 as its column, since an earlier loop over threads.
+    Halves are multiplied exactly; f32 is rounded to tf32 (``products`` = 1), or its three largest partial products are summed (3).
 
-    Or ``a``, of halves, is in registers: then a_at is the thread, and the lanes of a warp hold a as they would hold a sum: (row, k) is the
-    element ((row//16*contracted/8 + k//8)*2 + row%16//8)*2 + k%2 of lane row%8*4 + k%8//2, since an earlier loop over threads."""
+    What four warps do may be done later: until a ``Wait`` for it, nothing may touch ``acc``, or write what is read."""
 
     acc: Buffer
     thread: Expr
     a: Buffer
     a_at: Expr
-    a_steps: tuple[int, int]
+    a_steps: tuple[int, ...]
     b: Buffer
     b_at: Expr
-    b_steps: tuple[int, int]
+    b_steps: tuple[int, ...]
     shape: tuple[int, int, int]
     products: int = 1
+    group: int = 32
+
+
+def place(row: Any, k: Any, steps: Sequence[int]) -> Any:
+    """Where an element of a tile lies: at row*steps[0] + k*steps[1]. With a third step, in panels of 64 elements along the direction whose
+    step is 1, that many elements apart; the other step is 64. Of each eight rows of a panel, which are 128 bytes each, the pieces of 16
+    bytes are exchanged, piece p of row r being at p ^ r, so that those of a column lie in different banks (PTX ISA, 128-byte swizzling)."""
+    if len(steps) == 2:
+        return row * steps[0] + k * steps[1]
+    along, other = (row, k) if steps[0] == 1 else (k, row)
+    return along // 64 * steps[2] + other * 64 + (along // 8 % 8 ^ other % 8) * 8 + along % 8
 
 
 @dataclass(frozen=True)
 class Wait:
     """Until the ``async`` stores have taken effect that each thread made, but for those in the last ``left`` loops over threads that hold
-    such. It has no effect on values."""
+    such; of ``products``, until each ``Mma`` of four warps is done that the thread takes part in, but for the last ``left``: that may stand
+    inside of a loop over threads too. It has no effect on values."""
 
     left: int
+    products: bool = False
 
 
 Stmt = Store | Let | Local | If | Loop | Prefetch | Mma | Wait
@@ -418,4 +432,4 @@ def substitute(e: Expr, replacement: Mapping[Expr, Expr], memo: dict[Expr, Expr]
 from . import index, node  # noqa: E402  (they need Expr; the names are used in functions)
 
 __all__ = ["CONST", "LOAD", "SIZE", "VAR", "Buffer", "Expr", "If", "Kernel", "Let", "Local", "Loop", "Mma", "Prefetch", "Stmt", "Store",
-           "Wait", "const", "evaluate", "expr", "expressions", "load", "size", "statements", "substitute", "var", "walk"]
+           "Wait", "const", "evaluate", "expr", "expressions", "load", "place", "size", "statements", "substitute", "var", "walk"]

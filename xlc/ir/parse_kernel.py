@@ -232,20 +232,24 @@ class _KernelParser(Values):
             (index,), _ = self._index()
             return buffer, index
 
-        def integers(word: str, count: int) -> tuple[int, ...]:
+        def integers(word: str, count: int = 0) -> tuple[int, ...]:
+            """That many after a word; or all there are."""
             self.expect(word)
-            return tuple(self.integer() for _ in range(count))
+            found = [self.integer() for _ in range(count)]
+            while not count and self.text != ",":
+                found.append(self.integer())
+            return tuple(found)
 
         parts: list[Any] = [*element()]
         for _ in range(2):
             self.expect(",")
-            buffer, at = element()
-            parts += [buffer, at, (0, 0) if buffer.space == "register" else integers("steps", 2)]
+            parts += [*element(), integers("steps")]
         self.expect(",")
         acc, thread, a, a_at, a_steps, b, b_at, b_steps = parts
         rows, columns, depth = integers("shape", 3)
         (products,) = integers("products", 1)
-        return Mma(acc, thread, a, a_at, a_steps, b, b_at, b_steps, (rows, columns, depth), products)
+        group = self.integer() if self.take("group") else 32
+        return Mma(acc, thread, a, a_at, a_steps, b, b_at, b_steps, (rows, columns, depth), products, group)
 
     def _named_subexpression(self) -> None:
         ref = self.next()
@@ -268,7 +272,8 @@ class _KernelParser(Values):
         if word == "mma":
             return self._mma()
         if word == "wait":
-            return Wait(self.integer())
+            products = self.take("products")
+            return Wait(self.integer(), products)
         if word == "let":
             name = self.of("name")
             self.expect(":")

@@ -9,13 +9,15 @@ then tries all iterations at given sizes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from math import gcd
 
-from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Stmt, Store, expressions, statements, var, walk
+from .late import UnderWay
+from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, Wait, expressions, statements, var, walk
 from .loops import size as size_expr
 from .prove import Poly, Prover, exact_quotient, flat_index, number, plus, renamed, times
 from .types import evaluate, i64
@@ -280,6 +282,8 @@ class _Replay:
         self.kernel, self.sizes, self.left = kernel, sizes, most
         self.found: list[str] = []
         self.around: list[_Concurrent] = []
+        self.thread: int | None = None
+        self.products = UnderWay()
 
     def value(self, e: Expr, env: Mapping[str, int]) -> int:
         """An i64 or bool expression."""
@@ -308,6 +312,10 @@ class _Replay:
                     case Store():
                         if s.mask is None or self.value(s.mask, env):
                             self.touch(s.buffer, [self.value(i, env) for i in s.index], True)
+                    case Mma() if s.group > 32:
+                        self.products.begin(s, *(self.value(e, env) for e in (s.thread, s.a_at, s.b_at)))
+                    case Wait(left, True):
+                        self.products.wait(self.thread, left)
                     case Let():
                         env.pop(s.name, None)
                         if s.value.dtype is i64:
@@ -321,9 +329,11 @@ class _Replay:
                         for k in range(self.value(s.start, env), self.value(s.stop, env), s.step):
                             if concurrent:
                                 self.around[-1].iteration = k
+                            self.thread = k if s.kind == "thread" else self.thread
                             self.run(s.body, {**env, s.var: k})
                         if concurrent:
                             self.around.pop()
+                        self.thread = None if s.kind == "thread" else self.thread
                     case Local():
                         pass
             except _Unknown:
@@ -349,45 +359,29 @@ class _Replay:
         position = 0
         for i, d in zip(index, shape, strict=True):
             position = position * d + i
+        if write and self.products.touched(b, position):
+            self.found.append(f"{b.name}{list(index)} is written while a product may read it")
         for loop in self.around:
             owner = loop.touch(b, position, write)
             if owner is not None:
                 self.found.append(f"iterations {owner} and {loop.iteration} both touch {b.name}{list(index)}")
 
 
+_SCALARS: Mapping[str, Callable[..., int]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "negative": operator.neg, "minimum": min, "maximum": max,
+    "floor_divide": lambda a, b: a // b if b else 0, "remainder": lambda a, b: a % b if b else 0, "where": lambda c, a, b: a if c else b,
+    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge, "equal": operator.eq,
+    "not_equal": operator.ne, "bitwise_and": operator.and_, "logical_and": operator.and_, "bitwise_or": operator.or_,
+    "logical_or": operator.or_, "bitwise_xor": operator.xor, "cast": int,
+}
+
+
 def _scalar(name: str, v: Sequence[int]) -> int:
-    match name:
-        case "add":
-            return v[0] + v[1]
-        case "subtract":
-            return v[0] - v[1]
-        case "multiply":
-            return v[0] * v[1]
-        case "negative":
-            return -v[0]
-        case "floor_divide":
-            return v[0] // v[1] if v[1] else 0
-        case "remainder":
-            return v[0] % v[1] if v[1] else 0
-        case "minimum":
-            return min(v)
-        case "maximum":
-            return max(v)
-        case "where":
-            return v[1] if v[0] else v[2]
-        case "less" | "less_equal" | "greater" | "greater_equal" | "equal" | "not_equal":
-            a, b = v
-            return {"less": a < b, "less_equal": a <= b, "greater": a > b, "greater_equal": a >= b, "equal": a == b,
-                    "not_equal": a != b}[name]
-        case "bitwise_and" | "logical_and":
-            return v[0] & v[1]
-        case "bitwise_or" | "logical_or":
-            return v[0] | v[1]
-        case "bitwise_not" | "logical_not" if isinstance(v[0], bool):
-            return not v[0]
-        case "cast":
-            return int(v[0])
-    raise _Unknown
+    if name in ("bitwise_not", "logical_not") and isinstance(v[0], bool):
+        return not v[0]
+    if name not in _SCALARS:
+        raise _Unknown
+    return _SCALARS[name](*v)
 
 
 __all__ = ["CONCURRENT", "Access", "conflicts", "replay", "works_in_place"]

@@ -347,11 +347,11 @@ def _print_body(body: Sequence[Stmt], indent: str, emit: Callable[[str], None], 
             case Prefetch():
                 emit(f"{indent}prefetch {s.buffer.name}[{', '.join(texts)}] ahead {s.distance}")
             case Mma():
-                a, b = ("" if x.space == "register" else f" steps {near} {far}" for x, (near, far) in ((s.a, s.a_steps), (s.b, s.b_steps)))
-                emit(f"{indent}mma {s.acc.name}[{texts[0]}], {s.a.name}[{texts[1]}]{a}, {s.b.name}[{texts[2]}]{b}, "
-                     f"shape {' '.join(map(str, s.shape))} products {s.products}")
+                a, b = (" ".join(map(str, steps)) for steps in (s.a_steps, s.b_steps))
+                emit(f"{indent}mma {s.acc.name}[{texts[0]}], {s.a.name}[{texts[1]}] steps {a}, {s.b.name}[{texts[2]}] steps {b}, "
+                     f"shape {' '.join(map(str, s.shape))} products {s.products}{f' group {s.group}' if s.group != 32 else ''}")
             case Wait():
-                emit(f"{indent}wait {s.left}")
+                emit(f"{indent}wait {'products ' if s.products else ''}{s.left}")
             case Let():
                 emit(f"{indent}let {s.name}: {s.value.dtype} = {texts[0]}")
             case Local():

@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 
 from ..errors import XlcValueError
 from . import plan as plans
-from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, const, expressions, statements, var, walk
+from .index import polynomial
+from .late import late_products
+from .loops import LOAD, VAR, Buffer, Expr, If, Kernel, Let, Local, Loop, Mma, Stmt, Store, Wait, const, expressions, statements, var, walk
 from .loops import size as size_expr
 from .node import Graph, Node, bodies
 from .plan import ALIGNMENT, PLACES, Branch, Entry, Launch, Plan, Slot
@@ -26,6 +28,7 @@ from .sizes import at, at_most
 from .types import Dim, Type, bf16, bool_, evaluate, f16, f32, i64, u8
 
 SPACES = ("global", "register", "stack", "shared")
+PANEL = 512  # elements of 16 bits in eight rows of a panel
 KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread", "async")
 SAMPLES = (0, 1, 2, 3, 7, 64, 100, 1000)  # sizes at which what is not proved about a plan is at least tried
 
@@ -81,7 +84,7 @@ def verify_kernel(kernel: Kernel) -> list[str]:
     checker = _KernelChecker(kernel)
     checker.body(kernel.body, True)
     checker.check_inplace()
-    return checker.unproven
+    return [*checker.unproven, *late_products(kernel, checker.fail)]
 
 
 def check_kernel(kernel: Kernel, values: Sequence[int] = (1, 2, 7, 65)) -> list[str]:
@@ -139,6 +142,8 @@ class _KernelChecker:
                         self.store(s)
                     case Mma():
                         self.mma(s)
+                    case Wait(_, False) if any(v.kind == "thread" for v in self.loops):
+                        self.fail("copies are waited for inside of a loop over threads")
                     case Let():
                         self.variables[s.name] = s.value.dtype
                         stack.enter_context(self.prover.let(s.name, s.value))
@@ -251,22 +256,38 @@ class _KernelChecker:
         step = 16 if s.a.dtype.bits == 16 else 8
         if s.a.dtype is not s.b.dtype or s.a.dtype not in (f16, bf16, f32) or s.acc.dtype is not f32:
             self.fail(f"mma on {s.a.dtype} and {s.b.dtype}, summed in {s.acc.dtype}: expected two of f16, bf16 or f32, summed in f32")
-        if rows % 16 or columns % 16 or depth % step or s.products not in (1, 3):
-            self.fail(f"mma of the shape {s.shape} in {s.products} products: expected multiples of (16, 16, {step}), in 1 or 3")
-        if s.acc.space != "register" or s.acc.shape[1:] != (rows * columns // 32,):
+        high = s.group // 2  # the rows of a step
+        if rows % high or columns % 16 or depth % step or s.products not in (1, 3):
+            self.fail(f"mma of the shape {s.shape} in {s.products} products: expected multiples of ({high}, 16, {step}), in 1 or 3")
+        if s.group not in (32, 128) or s.group == 128 and s.a.dtype is f32:
+            self.fail(f"mma of {s.a.dtype} by {s.group} threads: expected 32, or 128 of halves")
+        if s.acc.space != "register" or s.acc.shape[1:] != (rows * columns // s.group,) or s.b.space != "shared":
             self.fail(f"mma of the shape {s.shape} adds to {s.acc.name}, {s.acc.dtype}{list(s.acc.shape)} {s.acc.space}")
         self.access(s.acc, (s.thread, const(0)), None, True)
-        in_memory = [(s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)]
+        operands = [(s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)]
         if s.a.space == "register":
-            del in_memory[0]
-            if s.a is s.acc or s.a.dtype is f32 or s.a.shape[1:] != (rows * depth // 32,) or s.a_at is not s.thread:
-                self.fail(f"mma of the shape {s.shape} reads {s.a.name}[{s.a_at}], {s.a.dtype}{list(s.a.shape)} {s.a.space}")
-            self.access(s.a, (s.a_at, const(0)), None, False)
-        for b, first, steps, n in in_memory:
-            if b.space != "shared":
-                self.fail(f"mma of the shape {s.shape} reads {b.name}, which is in the space {b.space}")
+            if s.a == s.acc or s.a.dtype is f32 or s.a.shape[1:] != (rows * depth // s.group,):
+                self.fail(f"mma of the shape {s.shape} takes {s.a.name}, {s.a.dtype}{list(s.a.shape)} {s.a.space}, for the left operand")
+            self.access(s.a, (s.thread, const(0)), None, False)
+            del operands[0]
+        for b, first, steps, n in operands:
+            self.panels(s, steps, n, first)
             self.access(b, (first,), None, False)
-            self.access(b, (first + ((n - 1) * steps[0] + (depth - 1) * steps[1]),), None, False)
+            last = (n - 1) * steps[0] + (depth - 1) * steps[1]
+            if s.group == 128:
+                along, other = (n, depth) if steps[0] == 1 else (depth, n)
+                last = (along - 1) // 64 * steps[2] + other * 64 - 1
+            self.access(b, (first + last,), None, False)
+
+    def panels(self, s: Mma, steps: tuple[int, ...], n: int, first: Expr) -> None:
+        """Four warps take panels that begin at 1024 bytes, and whole ones of rows (columns) that lie side by side."""
+        if len(steps) != (2 if s.group == 32 else 3):
+            self.fail(f"mma of {s.group} threads on an operand in steps of {steps}")
+        if s.group == 128:
+            whole = all(c % PANEL == 0 for c in polynomial(first).values()) and steps[2] % PANEL == 0
+            if sorted(steps[:2]) != [1, 64] or not whole or steps[0] == 1 and n % 64:
+                self.fail(f"mma of {s.group} threads on {n} rows at {first} in steps of {steps}: expected panels of 64, that begin at "
+                          f"multiples of {PANEL}")
 
     def check_lanes(self, s: Loop) -> None:
         """Registers of other threads, as a loop over threads may read them, are from before it."""

@@ -20,6 +20,7 @@ from xlc.ir.machine import Machine
 from xlc.ir.plan import Plan
 
 from . import nvrtc
+from .chip import chip
 from .emit import THREADS, emit_kernel
 from .library import Library
 from .module import Module, emit_module, places, tree
@@ -45,6 +46,11 @@ class Gpu(Machine):
 
     arch: str = "sm_80"
     shared: int = 99 << 10
+
+    @property
+    def wgmma(self) -> bool:
+        """Whether four warps multiply together, in the background."""
+        return chip(self.arch).target == "sm_90a"
 
     def rows_of_stages(self, stages: Any, shared: int) -> int | str:
         from xlc.schedule.chain import is_chain
@@ -81,7 +87,7 @@ class CudaBackend:
         import hashlib
 
         text = hashlib.sha256((prelude() + numerics()).encode()).hexdigest()[:16]
-        return f"cuda {self.machine} {self.graphs} {self.compiler} {text}"
+        return f"cuda {self.machine} {self.device.chip.target} {self.graphs} {self.compiler} {text}"
 
     @property
     def compiler(self) -> str:
@@ -93,7 +99,7 @@ class CudaBackend:
 
     def compiled(self, text: str, graph: bool = False) -> nvrtc.Compiled:
         """A module as NVRTC compiles it: cubin, PTX, registers and spills."""
-        return nvrtc.compile(prelude() + numerics() + text, self.device.arch, ("-DXLC_GRAPH",) if graph else ())
+        return nvrtc.compile(prelude() + numerics() + text, self.device.chip.target, ("-DXLC_GRAPH",) if graph else ())
 
     def lowerings(self) -> Any:
         from xlc.schedule.lower import Lowerings

@@ -35,9 +35,9 @@ class Chip:
         return int(self.arch.removeprefix("sm_").rstrip("af"))
 
     @property
-    def specific(self) -> str:
-        """The name under which NVRTC offers what only this chip has: ``wgmma`` on sm_90a, ``tcgen05`` on sm_100a."""
-        return f"sm_{self.capability}a" if self.capability >= 90 else self.arch
+    def target(self) -> str:
+        """The name under which NVRTC compiles for it: that which offers what only this chip has, where schedules use it (``wgmma``)."""
+        return "sm_90a" if self.capability == 90 else f"sm_{self.capability}"
 
 
 CHIPS = {chip.arch: chip for chip in (

@@ -9,7 +9,9 @@
 All threads of a block run what stands outside of thread loops, each for itself. A thread loop is what they do side by side: where one
 touches what another thread of an earlier one may have touched (shared or global memory, of which one writes), there is a
 ``__syncthreads()`` between them. A local register array in front of thread loops has a row for each thread, which is registers of that
-thread; ``x[t ^ 16]``, the register of another lane of the warp, is a shuffle.
+thread; ``x[t ^ 16]``, the register of another lane of the warp, is a shuffle. What is copied in the background counts as written from the
+wait on, behind which a barrier stands. Products of four warps read shared memory past all that (through the asynchronous proxy): in a
+kernel that has such, every barrier has a fence before it.
 """
 
 from __future__ import annotations
@@ -44,13 +46,15 @@ from xlc.ir.types import product
 
 from .scalar import SCALARS, TYPES
 from .tensor_cores import mma_lines
+from .warpgroup import warpgroup_lines
 
 THREADS = 256
 WARP = 32
 ALIGNMENT = 128  # of what lies in shared memory
+PANELS = 1024  # of operands of four warps
 COPIES = (4, 8, 16)  # bytes that may be copied to shared memory in the background
 
-Touched = Mapping[Buffer, str]  # buffer -> "r", "w" or "rw"
+Touched = Mapping[Buffer, str]  # buffer -> some of "r", "w", and "a": copied to in the background, and not waited for
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,10 @@ class _Emitter(Printer):
         self.thread: Expr | None = None
         self.nested = 0  # conditions and loops of a single thread
         self.touched: dict[int, Touched] = {}
+        late = [s for s in statements(kernel.body) if isinstance(s, Mma) and s.group > WARP]
+        self.panels = {b for s in late for b in (s.a, s.b)}
+        self.late = {s.acc for s in late}
+        self.results: list[Buffer] = []  # of these, those that are declared here
 
     def text(self) -> KernelText:
         kernel = self.kernel
@@ -120,12 +128,14 @@ class _Emitter(Printer):
 
     def uniform(self, body: Sequence[Stmt], pending: Touched) -> Touched:
         """Prints; ``pending`` is what threads have touched since the last barrier. Returns what is pending at the end."""
+        outside = len(self.results)
         for s in body:
             if not isinstance(s, Let):
                 self.forget()
             if self.conflict(s, pending):
+                self.line("xlc_fence_proxy_async();") if self.panels else None
                 self.line("__syncthreads();")
-                pending = {}
+                pending = _behind(pending)
             match s:
                 case Local(b):
                     self.declare(b)
@@ -149,12 +159,14 @@ class _Emitter(Printer):
                     pending = _joined(pending, self.touches(s))
                 case Loop(kind="serial" | "unroll"):
                     pending = self.uniform_loop(s, pending)
-                case Wait(left):
-                    self.line(f"xlc_cp_wait<{left}>();")
+                case Wait():
+                    self.statement(s)
+                    pending = _waited(pending, s)
                 case _:
                     raise XlcNotImplementedError(f"kernel {self.kernel.name}: {type(s).__name__} stands outside of a loop over threads")
             if not isinstance(s, Let):
                 self.forget()
+        del self.results[outside:]
         return pending
 
     def uniform_loop(self, s: Loop, pending: Touched) -> Touched:
@@ -181,8 +193,10 @@ class _Emitter(Printer):
         """As ``uniform``, without printing."""
         for s in body:
             if self.conflict(s, pending):
-                pending = {}
+                pending = _behind(pending)
             match s:
+                case Wait():
+                    pending = _waited(pending, s)
                 case If():
                     pending = _joined(pending, self.touches(Let("", s.condition)))
                     pending = _joined(self.flow(s.body, pending), self.flow(s.orelse, pending))
@@ -200,6 +214,7 @@ class _Emitter(Printer):
         found = self.touched.get(id(s))
         if found is None:
             uses: dict[Buffer, set[str]] = {}
+            copies = {id(x) for v in statements((s,)) if isinstance(v, Loop) and v.kind == "async" for x in v.body}
             for x in statements((s,)):
                 for e in walk(*expressions(x)):
                     if e.op is LOAD:
@@ -208,7 +223,7 @@ class _Emitter(Printer):
                     uses.setdefault(x.a, set()).add("r")
                     uses.setdefault(x.b, set()).add("r")
                 if isinstance(x, Store):
-                    uses.setdefault(x.buffer, set()).add("w")
+                    uses.setdefault(x.buffer, set()).add("a" if id(x) in copies else "w")
             found = {b: "".join(sorted(u)) for b, u in uses.items() if b.space != "register" and b not in self.readonly}
             if not isinstance(s, Let) or s.name:
                 self.touched[id(s)] = found
@@ -220,7 +235,8 @@ class _Emitter(Printer):
             s = Let("", s.condition)
         if not isinstance(s, Let) and not (isinstance(s, Loop) and s.kind == "thread"):
             return False
-        return any(b in pending and "w" in use + pending[b] for b, use in self.touches(s).items())
+        found = ((use, pending[b]) for b, use in self.touches(s).items() if b in pending)
+        return any("w" in before or "r" in before and use != "r" for use, before in found)
 
     def declare(self, b: Buffer) -> None:
         if not all(isinstance(s, int) for s in b.shape):
@@ -228,6 +244,8 @@ class _Emitter(Printer):
         self.names[b] = name = self.name(f"{b.name}_")
         if b.space == "shared":
             assert isinstance(b.size, int)
+            alignment = PANELS if b in self.panels else ALIGNMENT
+            self.shared = -(-self.shared // alignment) * alignment
             self.line(f"{TYPES[b.dtype.name]}* const {name} = ({TYPES[b.dtype.name]}*)(xlc_shared + {self.shared});")
             self.shared += -(-b.size * b.dtype.bytes // ALIGNMENT) * ALIGNMENT
         else:
@@ -235,6 +253,7 @@ class _Emitter(Printer):
                 raise XlcNotImplementedError(f"kernel {self.kernel.name}: registers of a block need one row for each of {THREADS} threads, "
                                              f"found {b.name}: {b.shape}")
             self.rows.add(b)
+            self.results += [b] if b in self.late else []
             self.line(f"{TYPES[b.dtype.name]} {name}[{product(b.shape[1:])}];")
 
     # -- what each thread runs --------------------------------------------------------------------
@@ -255,12 +274,16 @@ class _Emitter(Printer):
     def statement(self, s: Stmt) -> None:
         match s:
             case Mma():
-                a, b = (self.names[x] if x in self.rows else f"{self.names[x]} + {self.value(at).text}"
+                a, b = (self.names[x] + (f" + {self.value(at).text}" if x.space == "shared" else "")
                         for x, at in ((s.a, s.a_at), (s.b, s.b_at)))
                 self.enter("")
-                for line in mma_lines(s, self.names[s.acc], a, b):
+                for line in (warpgroup_lines if s.group > WARP else mma_lines)(s, self.names[s.acc], a, b):
                     self.line(line)
                 self.leave()
+            case Wait(left, products):
+                self.line(f"xlc_{'wgmma' if products else 'cp'}_wait<{left}>();")
+                for result in self.results if products else ():
+                    self.line(f"xlc_wgmma_settle({self.names[result]});")
             case Loop(kind="async") if self.copied(s):
                 pass
             case _:
@@ -318,8 +341,20 @@ def _words(kernel: Kernel) -> int:
     for s in statements(kernel.body):
         if isinstance(s, Local) and s.buffer.space == "register":
             shape = s.buffer.shape[1:] if s.buffer.shape[:1] == (THREADS,) and len(s.buffer.shape) > 1 else s.buffer.shape
-            total += -(-prod(n for n in shape if isinstance(n, int)) * s.buffer.dtype.bits // 32)
+            total += prod(n for n in shape if isinstance(n, int)) * -(-s.buffer.dtype.bits // 32)
     return total
+
+
+def _behind(pending: Touched) -> Touched:
+    """What is pending behind a barrier: copies that were not waited for."""
+    return {b: "a" for b, use in pending.items() if "a" in use}
+
+
+def _waited(pending: Touched, s: Wait) -> Touched:
+    """Copies that are waited for are written."""
+    if s.products:
+        return pending
+    return {b: "".join(sorted({*use, "w"} - ({"a"} if not s.left else set()))) if "a" in use else use for b, use in pending.items()}
 
 
 def _joined(a: Touched, b: Touched) -> Touched:

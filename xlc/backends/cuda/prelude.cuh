@@ -50,7 +50,7 @@ XLC_INLINE void* xlc_global(void* p) {
 }
 
 // The shared memory of a block: kernels cut it up by offset.
-extern __shared__ __align__(128) unsigned char xlc_shared[];
+extern __shared__ __align__(1024) unsigned char xlc_shared[];
 
 // N adjacent elements, which are loaded and stored by one access.
 template <class T, int N> struct alignas(sizeof(T) * N) xlc_vec { T e[N]; };
@@ -165,6 +165,66 @@ XLC_INLINE void xlc_mma_m16n8k16_f16(float d[4], const unsigned a[4], const unsi
 }
 #endif
 #undef XLC_MMA
+
+#if __CUDA_ARCH_FEAT_SM90_ALL
+// ---- Tensor cores of sm_90a, which four warps use together: 128 threads from a multiple of 128 on. d[0 .. N/2) += a b in the background,
+// d lying in the lanes as the PTX ISA says (wgmma.m64nNk16), a of 64 rows and b of N columns in shared memory, 128-byte swizzled, as
+// descriptors; or 16 rows of a in the registers of each warp, as an operand of mma. TA, TB: rows (columns) and not contracted elements
+// are neighbours. xlc_wgmma_fence() stands before, where registers were touched; xlc_wgmma_wait<N>() waits for all but the last N groups
+// that were committed, and then xlc_wgmma_settle(d) keeps what reads d behind it.
+
+// What was written to shared memory is seen by these products; a barrier follows.
+XLC_INLINE void xlc_fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+XLC_INLINE void xlc_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+XLC_INLINE void xlc_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N> XLC_INLINE void xlc_wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory"); }
+template <int N> XLC_INLINE void xlc_wgmma_settle(float (&d)[N]) {
+  #pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i]) :: "memory");
+}
+
+// An operand that begins at a multiple of 1024 bytes, or at a step of 16 contracted elements from one. `leading`: bytes from 64 neighbours
+// to the next 64, of rows (columns) that are neighbours; `stride`: from eight rows, or contracted elements, of 128 bytes to the next.
+XLC_INLINE unsigned long long xlc_wgmma_operand(const void* p, unsigned leading, unsigned stride) {
+  const unsigned low = (xlc_shared_address(p) & 0x3ffff) >> 4 | leading >> 4 << 16, high = stride >> 4 | 1u << 30;
+  return low | (unsigned long long)high << 32;
+}
+
+// The names of 8, 16, 32, 64 and 128 results, and these themselves.
+#define XLC_TEN(t) "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9, "
+#define XLC_D8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define XLC_D16 XLC_TEN() "%10, %11, %12, %13, %14, %15"
+#define XLC_D32 XLC_TEN() XLC_TEN(1) XLC_TEN(2) "%30, %31"
+#define XLC_D64 XLC_TEN() XLC_TEN(1) XLC_TEN(2) XLC_TEN(3) XLC_TEN(4) XLC_TEN(5) "%60, %61, %62, %63"
+#define XLC_D128 XLC_TEN() XLC_TEN(1) XLC_TEN(2) XLC_TEN(3) XLC_TEN(4) XLC_TEN(5) XLC_TEN(6) XLC_TEN(7) XLC_TEN(8) XLC_TEN(9) XLC_TEN(10) \
+  XLC_TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127"
+#define XLC_R8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define XLC_R16(i) XLC_R8(i), XLC_R8(i + 8)
+#define XLC_R32(i) XLC_R16(i), XLC_R16(i + 16)
+#define XLC_R64(i) XLC_R32(i), XLC_R32(i + 32)
+#define XLC_R128(i) XLC_R64(i), XLC_R64(i + 64)
+#define XLC_WGMMA(N, type, registers, results, p0, p1, p2, p3, p4, p5) \
+  template <int TA, int TB> XLC_INLINE void xlc_wgmma_m64n##N##k16_##type(float* d, unsigned long long a, unsigned long long b) { \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type \
+                 " {" registers "}, %" #p0 ", %" #p1 ", p, 1, 1, %" #p2 ", %" #p3 ";}" : results : "l"(a), "l"(b), "n"(TA), "n"(TB)); \
+  } \
+  template <int TB> XLC_INLINE void xlc_wgmma_m64n##N##k16_##type(float* d, const unsigned a[4], unsigned long long b) { \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type \
+                 " {" registers "}, {%" #p0 ", %" #p1 ", %" #p2 ", %" #p3 "}, %" #p4 ", p, 1, 1, %" #p5 ";}" \
+                 : results : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TB)); \
+  }
+#define XLC_WGMMAS(type) \
+  XLC_WGMMA(16, type, XLC_D8, XLC_R8(0), 8, 9, 10, 11, 12, 13) \
+  XLC_WGMMA(32, type, XLC_D16, XLC_R16(0), 16, 17, 18, 19, 20, 21) \
+  XLC_WGMMA(64, type, XLC_D32, XLC_R32(0), 32, 33, 34, 35, 36, 37) \
+  XLC_WGMMA(128, type, XLC_D64, XLC_R64(0), 64, 65, 66, 67, 68, 69) \
+  XLC_WGMMA(256, type, XLC_D128, XLC_R128(0), 128, 129, 130, 131, 132, 133)
+XLC_WGMMAS(f16)
+XLC_WGMMAS(bf16)
+#undef XLC_WGMMAS
+#undef XLC_WGMMA
+#undef XLC_TEN
+#endif
 
 // ---- Waits for every thread of every block of a cooperative launch. The counter is zero before the launch. Block 0 adds what makes the
 // sum of a round 2^31, so that the top bit flips when the last block has come and the counter is good for the next round as it is

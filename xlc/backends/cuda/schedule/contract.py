@@ -1,6 +1,7 @@
 """Schedules of contractions on a GPU, and the choice among them.
 
     few       few rows, or few columns: bound by reading the other operand
+    warpgroup f16 and bf16 by tensor cores on sm_90, four warps together
     tensor    f16 and bf16 (and f32 as tf32, where ``matmul_precision`` allows it) by tensor cores
     tiled     everything else: multiplications of single threads
 
@@ -23,8 +24,9 @@ from xlc.schedule.product import Product
 from .contraction import Contraction
 from .few import few_rows
 from .operand import length
-from .tensor import STAGES, OnTensorCores, copied, products
+from .tensor import OnTensorCores, copied, products
 from .tiled import SIDE, Tile, Tiled
+from .warpgroup import DEPTH, OnWarpgroups
 
 if TYPE_CHECKING:
     from ..backend import Gpu
@@ -42,6 +44,8 @@ def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt,
     if few is not None:
         return tuple(few)
     taken = products(c, machine.arch)
+    if taken is not None and taken[0].bits == 16 and machine.wgmma and not (isinstance(c.depth, int) and c.depth <= DEPTH // 2):
+        return tuple(OnWarpgroups(c, warpgroup_tile(c, machine, taken[0]), taken[0]).nest())
     if taken is not None:
         return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0]), *taken).nest())
     return tuple(Tiled(c, register_tile(c, machine)).nest())
@@ -65,12 +69,27 @@ def tensor_tile(c: Contraction, machine: Gpu, dtype: DType) -> Tile:
     largest tile leaves no registers for operands that go through them."""
     size = dtype.bytes
     sides = [(r, s) for r in (64, 128) for s in (64, 128)] + [(128, 256)] * (copied(c.a, dtype) and copied(c.b, dtype))
-    tiles = [Tile(r, s, 64 // size) for r, s in sides if STAGES * (r + s) * (64 + 16) <= machine.shared]
+    tiles = [Tile(r, s, 64 // size) for r, s in sides if 3 * (r + s) * (64 + 16) <= machine.shared]
 
     def cycles(t: Tile) -> float:
         return t.rows * t.columns / 1024 + (t.rows / 2 + t.columns / 4) * size * 8 / 128 / 2
 
     return min(tiles, key=lambda t: (rounds(c, t, machine) * cycles(t), t.rows * t.columns))
+
+
+def warpgroup_tile(c: Contraction, machine: Gpu, dtype: DType) -> Tile:
+    """For tensor cores that four warps use together: 2048 multiplications in a cycle, while shared memory moves 128 bytes. Each 64 rows are
+    read once, and the columns once for each of them."""
+    sides = [(64, 128), (64, 256), (128, 64), (128, 128)]
+    if copied(c.a, dtype) and copied(c.b, dtype):
+        sides += [(128, 256), (256, 128)]
+
+    def cycles(t: Tile) -> float:
+        products, columns = t.rows * t.columns / 2048, t.columns if t.rows > 64 else t.columns / 2
+        reads = max(t.rows // 64, 2) * (64 + columns)
+        return max(products, (reads + t.rows + t.columns) * dtype.bytes / 128)
+
+    return min((Tile(*s, DEPTH) for s in sides), key=lambda t: (rounds(c, t, machine) * cycles(t), t.rows * t.columns))
 
 
 def rounds(c: Contraction, t: Tile, machine: Gpu) -> int:
@@ -79,4 +98,4 @@ def rounds(c: Contraction, t: Tile, machine: Gpu) -> int:
     return -(-batch * -(-rows // t.rows) * -(-columns // t.columns) // machine.cores)
 
 
-__all__ = ["lower_contraction", "register_tile", "tensor_tile"]
+__all__ = ["lower_contraction", "register_tile", "tensor_tile", "warpgroup_tile"]

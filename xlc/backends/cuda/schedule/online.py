@@ -22,7 +22,6 @@ row. Where probabilities are rounded to halves, their exponential is one of a fe
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
+from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, place, size, statements, substitute, var
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, f32
@@ -48,6 +47,7 @@ from .operand import position as placed
 from .share import LANES, G, H, Share, filled, moved, multiplied, read_where
 from .tensor import copied, padded, products_of
 from .tiled import KT, Tile, finished, tile_order
+from .warpgroup import panels
 
 if TYPE_CHECKING:
     from ..backend import Gpu
@@ -57,18 +57,23 @@ ROWS = 128
 WIDEST, DEEPEST = 128, 256  # columns of the result, whose sums are registers; contracted elements of the scores
 FEW = 16  # rows, below which reading k and v bounds the time, and other schedules share that out better
 LONG = 1024  # keys from which that matters
+WARPGROUP = 128
+NARROW = 64  # elements of a key, up to which four warps have q in registers
 LOWEST = const(float("-inf"), f32)
 
 
 @dataclass(frozen=True)
 class Form:
-    """How an ``Online`` is computed: the rows of a block, the dtype of operands, the products of tensor cores (0: none), and how many tiles
-    of keys there is room for, and of values."""
+    """How an ``Online`` is computed: the rows of a block, and the keys of a step, the dtype of operands, the products of tensor cores (0:
+    none), how many tiles of keys there is room for, and of values, and how many threads multiply together. Four warps multiply in the
+    background: the values of one step while scores of the next are, so that they need room for one more tile."""
 
     rows: int
+    keys: int
     dtype: DType
     products: int
     slots: int = 1
+    together: int = 32
 
     @property
     def halves(self) -> bool:
@@ -77,7 +82,7 @@ class Form:
 
     def share(self, columns: int, near: int) -> Share:
         if self.products:
-            return Share(self.rows // 64, columns // 8, 2, True)
+            return Share(self.rows // 64, columns // 8, 2, True, self.together)
         return Share(self.rows // LANES, columns // LANES // near, near, False)
 
 
@@ -106,19 +111,24 @@ def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
         (stripped(o.q).dtype, stripped(o.k).dtype), (probabilities.dtype, stripped(o.v).dtype)))
     forms = []
     if first is not None and first == last:
-        many = columns <= 64 and _blocks(o, 2 * ROWS) >= machine.cores  # a warp has 32 rows: it reads a fragment of keys for two products
-        high = (2 * ROWS, ROWS) if many else (ROWS,)
-        forms = [Form(r, *first, slots) for r in high for slots in (3, 2, 1)] if first[0].bits == 16 else [Form(ROWS, *first)]
+        sizes = [(ROWS, KEYS)]
+        if first[0].bits == 16 and _tall(o, machine.cores):  # a warp has 32 rows: it reads each fragment of k and v for two products
+            sizes.insert(0, (2 * ROWS, KEYS if columns <= 64 else KEYS // 2))
+        forms = [Form(*s, *first, slots) for s in sizes for slots in ((3, 2, 1) if first[0].bits == 16 else (1,))]
+        if first[0].bits == 16 and machine.wgmma and depth % 64 == columns % 64 == 0:
+            forms[:0] = [Form(ROWS, KEYS if columns <= 64 else 2 * KEYS, *first, slots, WARPGROUP) for slots in (3, 2)]
     few = isinstance(rows, int) and rows <= ROWS // 2 or columns > 64
-    forms += [Form(r, f32, 0) for r in (ROWS, ROWS // 2) if r < ROWS or not few]
+    forms += [Form(r, KEYS, f32, 0) for r in (ROWS, ROWS // 2) if r < ROWS or not few]
     fitting = (f for f in forms if (k := _Kernel(o, f)).shared <= machine.shared and (f.slots < 3 or k.plain))
     return next(fitting, "a block of its rows does not fit the shared memory")
 
 
-def _blocks(o: Online, rows: int) -> float:
-    """How many blocks of so many rows there are; many, where sizes have names."""
-    count = pieces(length(o.rows), rows) * length(o.batch)
-    return count if isinstance(count, int) else math.inf
+def _tall(o: Online, cores: int) -> bool:
+    """Whether blocks of twice ``ROWS`` are good: there are enough of them, and hardly more rows in them than there are. A size that has a
+    name is large."""
+    short, tall = (pieces(length(o.rows), n) for n in (ROWS, 2 * ROWS))
+    blocks = tall * length(o.batch)
+    return not isinstance(short, int) or (short % 2 == 0 or short > 8) and (not isinstance(blocks, int) or blocks >= cores)
 
 
 def lower_online(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]:
@@ -145,11 +155,16 @@ class _Kernel:
         c.batch, c.a = o.batch, Operand("a", c.a.value, o.rows, o.keys)
         self.depth, self.columns = (_up(length(d), 16) for d in (o.depth, o.columns))
         rows, dtype = form.rows, form.dtype
-        self.q = padded(Operand("q", o.q, o.rows, o.depth), rows, self.depth, dtype, 1)
-        self.k = padded(Operand("k", o.k, o.keys, o.depth), KEYS, self.depth, dtype, form.slots)
-        self.v = padded(Operand("v", o.v, o.columns, o.keys), self.columns, KEYS, dtype, form.slots)
-        self.p = Staged(Operand("p", ACC, (), ()), rows, KEYS, dtype, KEYS + (8 if dtype.bits == 16 else 4), 1, 1)
-        self.scores = form.share(KEYS, 1 if self.k.k_step == 1 else 4)
+        late = form.together == WARPGROUP
+        staged = panels if late else padded
+        self.q = staged(Operand("q", o.q, o.rows, o.depth), rows, self.depth, dtype, 1)
+        self.k = staged(Operand("k", o.k, o.keys, o.depth), form.keys, self.depth, dtype, form.slots)
+        self.v = staged(Operand("v", o.v, o.columns, o.keys), self.columns, form.keys, dtype, form.slots + late)
+        self.done = [Wait(0, True)] if late else []
+        self.parts = form.share(self.depth, 2) if late and self.depth <= NARROW else None
+        self.left = Buffer("q", dtype, (256, self.parts.count), "register") if self.parts else self.q
+        self.p = Staged(Operand("p", ACC, (), ()), rows, form.keys, dtype, form.keys + (8 if dtype.bits == 16 else 4), 1, 1)
+        self.scores = form.share(form.keys, 1 if self.k.k_step == 1 else 4)
         self.sums = form.share(self.columns, 1 if self.v.k_step == 1 else min(4, self.columns // LANES & -(self.columns // LANES)))
         self.s, self.out = (Buffer(n, f32, (256, x.count), "register") for n, x in (("s", self.scores), ("o", self.sums)))
         self.m, self.l, self.top = (Buffer(n, f32, (256, self.scores.high), "register") for n in "mlt")
@@ -176,19 +191,21 @@ class _Kernel:
 
     def block(self, mt: Expr, _: Expr) -> list[Stmt]:
         start, stop = self.o.window(self.row, self.form.rows)
-        steps = size(pieces(length(self.o.keys), KEYS))
+        steps = size(pieces(length(self.o.keys), self.form.keys))
         if stop is not None:  # later rows have more keys: they come first
             mt = size(pieces(self.c.rows, self.form.rows)) - 1 - mt
-        first = const(0) if start is None else lookup("maximum")(start, const(0)) // KEYS
-        last = steps if stop is None else minimum(steps, (stop + (KEYS - 1)) // KEYS)
+        first = const(0) if start is None else lookup("maximum")(start, const(0)) // self.form.keys
+        last = steps if stop is None else minimum(steps, (stop + (self.form.keys - 1)) // self.form.keys)
         ends = [Let("first", first), Let("last", last)]
         first, last = (e.value if e.value.is_const else var(e.name) for e in ends)
-        buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l, *([self.held] if self.form.halves else [])]
+        buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l,
+                   *([self.held] if self.form.halves else []), *([self.left] if isinstance(self.left, Buffer) else [])]
         with ix.ranges({T: const(256), KT: steps}):
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
+            all_ = guarded(first < last, [loop, *self.done]) if self.done else [loop]  # no product is under way where there was none
             total, lets = self.across("l", self.l, lookup("add"))
             return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *map(Local, buffers),
-                    *self.start(first, last), loop, *lets, threads(*self.epilogue(total))]
+                    *self.start(first, last), *all_, *lets, threads(*self.epilogue(total))]
 
     def start(self, first: Expr, last: Expr) -> list[Stmt]:
         """Nothing summed; q, and the first keys and values on their way."""
@@ -196,25 +213,36 @@ class _Kernel:
                  *(s for part in moved(self.q, self.row, const(0)) for s in part)]
         ahead = [(x, first + j) for j in range(self.form.slots - 1) for x in (self.k, self.v)] or [(self.k, first)]
         out = [[s for part in self.brought(x, at, last) for s in part] for x, at in ahead]
-        return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:])]
+        after = sum(any(isinstance(s, Loop) and s.kind == "async" for s in statements(body)) for body in out[1:])
+        return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:]), *self.fragments(after)]
+
+    def fragments(self, after: int) -> list[Stmt]:
+        """What each thread has to bring of q, where that stays in registers: four warps would read it from shared memory in every step.
+        So many loops over threads have begun copies since that of q."""
+        share, into = self.parts, self.left
+        if share is None or not isinstance(into, Buffer):
+            return []
+        read = load(self.q.buffer, (place(share.row(H), share.column(G) + LANE, self.q.steps),))
+        return [Wait(after), threads(share.each_row([share.each([Store(into, (T, share.element(H, G, LANE)), read)])]))]
 
     def step(self, last: Expr) -> list[Stmt]:
         """What is done with a block of keys. With one slot values come while scores are computed, the next keys while these are multiplied
         with values. With more, what comes is for a later step, and goes where nothing has been read since the last barrier."""
-        slots = self.form.slots
+        slots, products = self.form.slots, self.form.products
         early, late = ((self.v, KT), (self.k, KT + 1)) if slots == 1 else ((self.k, KT + (slots - 1)), (self.v, KT + (slots - 1)))
         (first, kept), (second, kept_too) = (self.brought(x, at, last) for x, at in (early, late))
         top, shuffles = self.across("t", self.top, lookup("fmax"))
-        scores = multiplied(self.s, self.scores, self.q, self.k, self.depth, self.form.products, KT % slots)
-        result = multiplied(self.out, self.sums, self.held if self.form.halves else self.p, self.v, KEYS, self.form.products, KT % slots)
+        scores = multiplied(self.s, self.scores, self.left, self.k, self.depth, products, KT % slots)
+        probabilities = self.held if self.form.halves else self.p
+        result = multiplied(self.out, self.sums, probabilities, self.v, self.form.keys, products, KT % self.v.slots)
         later = 2 * (slots - 2) if slots > 2 and first and second else 0  # of what is on its way, two loops over threads for each step
-        return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept),
+        return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept, *self.done),
                 Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), *([Wait(0)] if slots == 1 else []),
                 threads(*second, *result, *kept_too)]
 
     def brought(self, x: Staged, step: Expr, last: Expr) -> tuple[list[Stmt], list[Stmt]]:
         """What begins the way of the keys, or values, of a step to shared memory, and what ends it, if there is such a step."""
-        at = step * KEYS
+        at = step * self.form.keys
         row, k = (at, const(0)) if x is self.k else (const(0), at)
         registers, begun, kept = moved(x, row, k, step % x.slots)
         exists = TRUE if step is KT else step < last
@@ -228,7 +256,8 @@ class _Kernel:
         row, key = self.edges(var("x"), var("y"))
         start, stop = o.inside(self.row + first, count)
         stops = [*([] if stop is None else [stop]), *([] if key is TRUE else [size(length(o.keys))])]
-        inside = reduce(operator.and_, [x >= KT * KEYS + KEYS for x in stops], TRUE if start is None else start <= KT * KEYS)
+        at, end = KT * self.form.keys, (KT + 1) * self.form.keys
+        inside = reduce(operator.and_, [x >= end for x in stops], TRUE if start is None else start <= at)
         everywhere = self.highest(lookup("where")(key, read_where(o.score, row & key, {}), LOWEST))
         return everywhere if inside is TRUE else [If(inside, tuple(self.highest(read_where(o.unmasked, row, {}))), tuple(everywhere))]
 
@@ -237,14 +266,14 @@ class _Kernel:
         share, z = self.scores, var("z", f32)
         at = (T, share.element(H, G, LANE))
         one: list[Stmt] = [
-            Let("y", KT * KEYS + share.column(G) + LANE), Let("z", substitute(score, {**self.place(), ACC: load(self.s, at)})),
+            Let("y", KT * self.form.keys + share.column(G) + LANE), Let("z", substitute(score, {**self.place(), ACC: load(self.s, at)})),
             Store(self.s, at, z), Store(self.top, (T, H), lookup("fmax")(load(self.top, (T, H)), z))]
         return [share.each_row([Let("x", self.row + share.row(H)), Store(self.top, (T, H), LOWEST), share.each(one)])]
 
     def edges(self, row: Expr, key: Expr) -> tuple[Expr, Expr]:
         """Whether the row exists, and the key."""
         rows, keys = self.c.rows, length(self.o.keys)
-        return (TRUE if divides(self.form.rows, rows) else row < size(rows)), (TRUE if divides(KEYS, keys) else key < size(keys))
+        return (TRUE if divides(self.form.rows, rows) else row < size(rows)), (TRUE if divides(self.form.keys, keys) else key < size(keys))
 
     def place(self) -> dict[Expr, Expr]:
         return {**placed(self.o.rows, var("x")), **placed(self.o.keys, var("y"))}
@@ -269,7 +298,7 @@ class _Kernel:
         element = (T, share.element(H, G, LANE))
         into = Store(self.held, element, value) if self.form.halves else Store(
             self.p.buffer, (share.row(H) * self.p.row_step + share.column(G) + LANE,), value)
-        one: list[Stmt] = [Let("y", KT * KEYS + share.column(G) + LANE), Let("e", exponential(load(self.s, element), shift, c)),
+        one: list[Stmt] = [Let("y", KT * self.form.keys + share.column(G) + LANE), Let("e", exponential(load(self.s, element), shift, c)),
                            Store(self.l, (T, H), load(self.l, (T, H)) + p), into]
         at = (T, sums.element(H, G, LANE))
         return [share.each_row([
@@ -282,13 +311,15 @@ class _Kernel:
         share, keys = self.sums, length(self.o.keys)
 
         def result(lane: Expr) -> Expr:
-            done = load(self.out, (T, share.element(H, G, lane))) / load(total, (T, H))
+            done = load(self.out, (T, share.element(H, G, lane)))
+            done = done * var("over", f32) if self.form.halves else done / load(total, (T, H))
             return done if isinstance(keys, int) else lookup("where")(size(keys).equals(0), 0.0, done)
 
-        tile = Tile(self.form.rows, self.columns, KEYS)
+        tile = Tile(self.form.rows, self.columns, self.form.keys)
         with ix.ranges({H: const(share.high), G: const(share.groups)}):
             body = finished(self.c, tile, self.row + share.row(H), share.column(G), share.near, result)
-        return [share.each_row([*self.beside(total), share.each_group(body)])]
+        over = [Let("over", 1.0 / load(total, (T, H)))] if self.form.halves else []
+        return [share.each_row([*self.beside(total), *over, share.each_group(body)])]
 
     def beside(self, total: Buffer) -> list[Stmt]:
         """m and l, written by one of the lanes that share a row. Of a row without a key l is nan, as a sum of exp(-inf - -inf)."""

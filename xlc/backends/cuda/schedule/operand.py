@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Stmt, Store, const, load, size, substitute, var, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, If, Loop, Stmt, Store, const, load, place, size, substitute, var, walk
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, bool_, f32, product
 from xlc.schedule.nest import Dimension
@@ -100,7 +100,7 @@ class Operand:
 @dataclass(frozen=True)
 class Staged:
     """Tiles of ``rows`` x ``depth`` of an operand in shared memory, one in each of ``slots``; element (row, k) lies at
-    row * row_step + k * k_step of its slot."""
+    row * row_step + k * k_step of its slot, or in panels that are ``panel`` apart (see ``loops.place``)."""
 
     operand: Operand
     rows: int
@@ -109,9 +109,16 @@ class Staged:
     row_step: int
     k_step: int
     slots: int
+    panel: int = 0
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return (self.row_step, self.k_step, self.panel) if self.panel else (self.row_step, self.k_step)
 
     @property
     def pitch(self) -> int:
+        if self.panel:
+            return (self.rows if self.row_step == 1 else self.depth) // 64 * self.panel
         return max(self.row_step * self.rows, self.k_step * self.depth)
 
     @property
@@ -161,15 +168,22 @@ class Staged:
     def copy(self, first: Expr, start: Expr, slot: Expr) -> list[Stmt]:
         """The part of this thread of a tile straight to its slot, in the background; for an operand that is a load."""
         lanes, o = self.lanes, self.operand
-        step = self.k_step if o.along_k else self.row_step
 
         def vector(row: Expr, k: Expr, q: Expr) -> list[Stmt]:
             condition, value, _ = o.at(first + row, start + k, self.edge(first + row, start + k), LANE, o.along_k)
-            into = slot * self.pitch + row * self.row_step + k * self.k_step + LANE * step
             moved = load(value["buffer"], value.args[:1], condition)
-            return [Loop("v", const(0), const(lanes), 1, "async", (Store(self.buffer, (into,), moved),), lanes)]
+            return [Loop("v", const(0), const(lanes), 1, "async", (Store(self.buffer, (self.lane(slot, row, k),), moved),), lanes)]
 
         return self.vectors(vector)
+
+    def lane(self, slot: Expr, row: Expr, k: Expr) -> Expr:
+        """Where the lanes of a vector go that begins there in a tile."""
+        step = self.k_step if self.operand.along_k else self.row_step
+        return slot * self.pitch + place(row, k, self.steps) + LANE * step
+
+    def first(self, slot: Expr, row: Expr) -> Expr:
+        """Where a row begins: in panels, one of each 64."""
+        return slot * self.pitch + (row // 64 * self.panel if self.panel and self.row_step == 1 else row * self.row_step)
 
     def edge(self, row: Expr, k: Expr) -> Expr:
         """Whether a row and a contracted element exist."""
@@ -182,13 +196,11 @@ class Staged:
 
     def keep(self, slot: Expr) -> list[Stmt]:
         """What ``fetch`` has read goes to a slot."""
-        lanes, o = self.lanes, self.operand
-        step = self.k_step if o.along_k else self.row_step
+        lanes = self.lanes
 
         def vector(row: Expr, k: Expr, q: Expr) -> list[Stmt]:
-            into = slot * self.pitch + row * self.row_step + k * self.k_step + LANE * step
             read = load(self.registers, (q * lanes + LANE,))
-            return [Loop("v", const(0), const(lanes), 1, "vector", (Store(self.buffer, (into,), read),), lanes)]
+            return [Loop("v", const(0), const(lanes), 1, "vector", (Store(self.buffer, (self.lane(slot, row, k),), read),), lanes)]
 
         return self.vectors(vector)
 

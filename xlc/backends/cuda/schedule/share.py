@@ -33,6 +33,7 @@ class Share:
     groups: int
     near: int
     tensor: bool
+    together: int = 32  # threads that multiply together, on tensor cores
 
     @property
     def bits(self) -> tuple[int, ...]:
@@ -41,6 +42,12 @@ class Share:
     @property
     def count(self) -> int:
         return self.high * self.groups * self.near
+
+    @property
+    def part(self) -> tuple[Expr, int]:
+        """The rows of the threads that multiply together: the first, and how many."""
+        count = self.together // 4 * self.high
+        return T // self.together * count, count
 
     @property
     def span(self) -> tuple[Expr, int]:
@@ -84,9 +91,9 @@ def multiplied(acc: Buffer, share: Share, a: Staged | Buffer, b: Staged, depth: 
     """The product of two tiles is added to what each thread has in ``acc``; ``products`` of tensor cores (0: none), which take the left one
     from registers, too. ``slot`` is that of b."""
     if products:
-        first, rows = share.span
-        source, at, steps = (a, T, (0, 0)) if isinstance(a, Buffer) else (a.buffer, first * a.row_step, (a.row_step, a.k_step))
-        return [Mma(acc, T, source, at, steps, b.buffer, slot * b.pitch, (b.row_step, b.k_step), (rows, b.rows, depth), products)]
+        first, rows = share.part
+        source, at, steps = (a, const(0), (0, 0)) if isinstance(a, Buffer) else (a.buffer, a.first(const(0), first), a.steps)
+        return [Mma(acc, T, source, at, steps, b.buffer, b.first(slot, const(0)), b.steps, (rows, b.rows, depth), products, share.together)]
     assert isinstance(a, Staged)
     k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
     fragments = [_fragment("fa", a, share.high, 1, share.row, const(0)),

@@ -25,8 +25,6 @@ from .contraction import Contraction, guarded
 from .operand import Operand, Staged, stripped
 from .tiled import KT, Tile, Tiled, finished
 
-STAGES = 3
-DOWN, ACROSS = 2, 4  # warps along the sides of a tile
 PRODUCTS = {"highest": 0, "high": 3, "default": 1}
 
 
@@ -47,53 +45,6 @@ def products_of(a: DType, b: DType, arch: str) -> tuple[DType, int] | None:
     return (f32, count) if a is f32 and count and chip >= 80 else None
 
 
-class OnTensorCores(Tiled):
-    def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
-        self.c, self.tile, self.products = c, tile, products
-        self.rows, self.columns = tile.rows // DOWN, tile.columns // ACROSS  # of a warp
-        self.plain = copied(c.a, dtype) and copied(c.b, dtype)
-        self.slots = STAGES if self.plain else 2
-        self.a, self.b = (padded(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
-        self.acc = Buffer("acc", f32, (256, self.rows * self.columns // 32), "register")
-
-    def pipeline(self, row: Expr, column: Expr) -> list[Stmt]:
-        if not self.plain:
-            return super().pipeline(row, column)
-        steps = pieces(self.c.depth, self.tile.depth)
-
-        def copies(step: Expr) -> list[Stmt]:
-            return [x for s, first in ((self.a, row), (self.b, column)) for x in s.copy(first, step * self.tile.depth, step % self.slots)]
-
-        out: list[Stmt] = []
-        for k in range(self.slots - 1):
-            out.append(threads(*(self.cleared() if k == 0 else ()), *guarded(size(steps) > const(k), copies(const(k)))))
-        with ix.ranges({KT: size(steps), T: const(256)}):
-            ahead = KT + (self.slots - 1)
-            following = guarded(size(steps) > ahead, copies(ahead))
-            work = threads(*following, *self.multiply(KT % self.slots))
-        return [*out, Loop("kt", const(0), size(steps), 1, "serial", (Wait(self.slots - 2 if following else 0), work))]
-
-    def multiply(self, slot: Expr) -> list[Stmt]:
-        warp = T // 32
-        a_at = slot * self.a.pitch + (warp // ACROSS * self.rows) * self.a.row_step
-        b_at = slot * self.b.pitch + (warp % ACROSS * self.columns) * self.b.row_step
-        return [Mma(self.acc, T, self.a.buffer, a_at, (self.a.row_step, self.a.k_step),
-                    self.b.buffer, b_at, (self.b.row_step, self.b.k_step), (self.rows, self.columns, self.tile.depth), self.products)]
-
-    def epilogue(self, row: Expr, column: Expr) -> list[Stmt]:
-        i, j, h = var("i"), var("j"), var("h_")
-        lane, warp = T % 32, T // 32
-        high, across = self.rows // 16, self.columns // 8
-        with ix.ranges({i: const(high), j: const(across), h: const(2), T: const(256)}):
-            x = row + warp // ACROSS * self.rows + i * 16 + h * 8 + lane // 4
-            y = column + warp % ACROSS * self.columns + j * 8 + lane % 4 * 2
-            body: Sequence[Stmt] = finished(self.c, self.tile, x, y, 2,
-                                            lambda w: load(self.acc, (T, ((i * across + j) * 2 + h) * 2 + w)))
-        for v, n in ((h, 2), (j, across), (i, high)):
-            body = [Loop(v["name"], const(0), const(n), 1, "unroll", tuple(body))]
-        return list(body)
-
-
 def copied(o: Operand, dtype: DType) -> bool:
     """Whether tiles are copied as they are, several bytes at a time."""
     value = stripped(o.value)
@@ -106,4 +57,66 @@ def padded(o: Operand, rows: int, depth: int, dtype: DType, slots: int) -> Stage
     return Staged(Operand(o.name, stripped(o.value), o.free, o.ks), rows, depth, dtype, row_step, k_step, slots)
 
 
-__all__ = ["STAGES", "OnTensorCores", "copied", "padded", "products", "products_of"]
+class OnTensorCores(Tiled):
+    """Groups of threads have parts of a tile; copies are so many tiles ahead, and one is being read."""
+
+    group, down, ahead, busy = 32, 2, 2, 1
+    staged = staticmethod(padded)
+
+    def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
+        self.c, self.tile, self.products = c, tile, products
+        self.rows, self.columns = tile.rows // self.down, tile.columns // self.beside  # of a group
+        self.plain = copied(c.a, dtype) and copied(c.b, dtype)
+        self.slots = self.ahead + self.busy if self.plain else 1 + self.busy
+        self.a, self.b = (self.staged(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
+        self.acc = Buffer("acc", f32, (256, self.rows * self.columns // self.group), "register")
+
+    @property
+    def beside(self) -> int:
+        """Groups along the columns of a tile; ``down`` are along its rows."""
+        return 256 // self.group // self.down
+
+    def pipeline(self, row: Expr, column: Expr) -> list[Stmt]:
+        if not self.plain:
+            return super().pipeline(row, column)
+        steps = pieces(self.c.depth, self.tile.depth)
+
+        def copies(step: Expr) -> list[Stmt]:
+            return [x for s, first in ((self.a, row), (self.b, column)) for x in s.copy(first, step * self.tile.depth, step % self.slots)]
+
+        out: list[Stmt] = []
+        for k in range(self.ahead):
+            out.append(threads(*(self.cleared() if k == 0 else ()), *guarded(size(steps) > const(k), copies(const(k)))))
+        with ix.ranges({KT: size(steps), T: const(256)}):
+            later = KT + self.ahead
+            following = guarded(size(steps) > later, copies(later))
+            work = threads(*following, *self.multiply(KT % self.slots))
+        return [*out, Loop("kt", const(0), size(steps), 1, "serial", (Wait(self.ahead - 1 if following else 0), work))]
+
+    def multiply(self, slot: Expr) -> list[Stmt]:
+        row, column = self.part
+        return [Mma(self.acc, T, self.a.buffer, self.a.first(slot, row), self.a.steps, self.b.buffer, self.b.first(slot, column),
+                    self.b.steps, (self.rows, self.columns, self.tile.depth), self.products, self.group)]
+
+    @property
+    def part(self) -> tuple[Expr, Expr]:
+        """Where in a tile that of this thread's group begins."""
+        group = T // self.group
+        return group // self.beside * self.rows, group % self.beside * self.columns
+
+    def epilogue(self, row: Expr, column: Expr) -> list[Stmt]:
+        i, j, h = var("i"), var("j"), var("h_")
+        (down, right), lane, warp = self.part, T % 32, T // 32 % (self.group // 32)
+        step = self.group // 2  # rows of which a warp has 16
+        high, across = self.rows // step, self.columns // 8
+        with ix.ranges({i: const(high), j: const(across), h: const(2), T: const(256)}):
+            x = row + down + i * step + warp * 16 + h * 8 + lane // 4
+            y = column + right + j * 8 + lane % 4 * 2
+            body: Sequence[Stmt] = finished(self.c, self.tile, x, y, 2,
+                                            lambda w: load(self.acc, (T, ((i * across + j) * 2 + h) * 2 + w)))
+        for v, n in ((h, 2), (j, across), (i, high)):
+            body = [Loop(v["name"], const(0), const(n), 1, "unroll", tuple(body))]
+        return list(body)
+
+
+__all__ = ["OnTensorCores", "copied", "padded", "products", "products_of"]

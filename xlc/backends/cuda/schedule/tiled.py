@@ -74,10 +74,12 @@ class Tiled:
     """Every thread owns a part of the tile of rows/16 x columns/16 elements, in groups of neighbours that are read from shared memory by
     one access; the lanes of a warp are 4 x 8 of these, so that it reads few different ones."""
 
+    slots = 2
+
     def __init__(self, c: Contraction, tile: Tile):
         self.c, self.tile = c, tile
         pad = 16 // c.dtype.bytes
-        self.a, self.b = (Staged(o, n, tile.depth, c.dtype, 1, n + pad, 2) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
+        self.a, self.b = (Staged(o, n, tile.depth, c.dtype, 1, n + pad, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
         self.high, self.across = tile.rows // SIDE, tile.columns // SIDE
         self.acc = Buffer("acc", c.dtype, (256, self.high * self.across), "register")
 
@@ -104,11 +106,11 @@ class Tiled:
             return [x for s, p in zip(first, place, strict=True) for x in s.fetch(p, step * self.tile.depth)]
 
         def kept(step: Expr) -> list[Stmt]:
-            return [x for s in first for x in s.keep(step % 2)]
+            return [x for s in first for x in s.keep(step % self.slots)]
 
         registers = [Local(s.registers) for s in first]
         with ix.ranges({KT: size(steps), T: const(256)}):
-            more, work = size(steps) > KT + 1, self.multiply(KT % 2)
+            more, work = size(steps) > KT + 1, self.multiply(KT % self.slots)
             if steps != 1:
                 work = [*registers, *guarded(more, staged(KT + 1)), *work, *guarded(more, kept(KT + 1))]
         start = [*registers, *staged(const(0)), *kept(const(0))] if steps != 0 else []
