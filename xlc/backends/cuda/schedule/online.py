@@ -90,17 +90,18 @@ class Form:
 def block_of_rows(stages: Sequence[Group], shared: int, machine: Gpu) -> int | str:
     """The rows of a block, or why these stages are not computed in one kernel (see ``Machine.rows_of_stages``)."""
     group = stages[-1]
-    places = Places({n: flat(n, f"b{k}") for k, n in enumerate([*inputs_of_stages(stages), *group.roots])})
+    places = Places({n: flat(n, f"b{k}") for k, n in enumerate([*inputs_of_stages(stages), *group.roots, *stages[-2].roots])})
     found = recognised(stages, shared, places, ROWS)
     if isinstance(found, str):
         return found
-    form = _form(found, stages[1].roots[0], machine)
+    assert group.anchor is not None
+    form = _form(found, group.anchor.args[0], machine)
     return form if isinstance(form, str) else form.rows
 
 
 def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
     depth, columns, rows, keys = (length(d) for d in (o.depth, o.columns, o.rows, o.keys))
-    if 0 in (depth, keys):
+    if 0 in (depth, keys) or o.beside and columns == 0:
         return "there is nothing to sum"
     if not (isinstance(depth, int) and isinstance(columns, int) and depth <= DEEPEST and columns <= WIDEST):
         return f"heads of {depth} and {columns} elements: up to {DEEPEST} and {WIDEST} fit"
@@ -137,7 +138,7 @@ def lower_online(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]
     assert isinstance(found, Online)
     if any(s == 0 for s in group.anchor.shape):
         return ()
-    form = _form(found, group.tiling.before[-1].roots[0], machine)
+    form = _form(found, group.anchor.args[0], machine)
     assert isinstance(form, Form)
     return tuple(_Kernel(found, form).nest())
 
@@ -319,7 +320,17 @@ class _Kernel:
         with ix.ranges({H: const(share.high), G: const(share.groups)}):
             body = finished(self.c, tile, self.row + share.row(H), share.column(G), share.near, result)
         over = [Let("over", 1.0 / load(total, (T, H)))] if self.form.halves else []
-        return [share.each_row([*over, share.each_group(body)])]
+        return [share.each_row([*self.beside(total), *over, share.each_group(body)])]
+
+    def beside(self, total: Buffer) -> list[Stmt]:
+        """m and l, written by one of the lanes that share a row. Of a row without a key l is nan, as a sum of exp(-inf - -inf)."""
+        if not self.o.beside:
+            return []
+        x, m = var("mine"), load(self.m, (T, H)) * (self.factor or 1.0)
+        sum_ = lookup("where")(m.equals(float("-inf")), float("nan"), load(total, (T, H)))
+        stores = [Store(b, (substitute(at, placed(self.o.rows, x)),), m if name == "m" else sum_) for name, b, at in self.o.beside]
+        first = (T & const(sum(self.scores.bits))).equals(0)
+        return [Let("mine", self.row + self.scores.row(H)), *guarded(first & self.edges(x, const(0))[0], stores)]
 
 
 def _up(n: Size, step: int) -> int:
