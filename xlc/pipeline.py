@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlc import config
+from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node, make
 from xlc.ir.op import lookup
 from xlc.ir.plan import Plan
@@ -22,6 +23,7 @@ from xlc.passes.fuse import FusionOptions, fuse, separate
 from xlc.passes.group import Group, Partition, in_memory, is_free
 from xlc.passes.layout import layout
 from xlc.passes.memory import Step, plan_memory
+from xlc.passes.recompute import recompute
 from xlc.passes.regions import region
 from xlc.passes.simplify import simplify
 from xlc.passes.split import split
@@ -52,6 +54,8 @@ GRAPH_PASSES: tuple[Pass, ...] = (
     Pass("control", lambda g, o, b: control.bodies(g, lambda body: Passes(o, b, body.name)(body), None if stays(o) else b.machine),
          optional=False),
     Pass("simplify", lambda g, o, b: simplify(g, o.fast_math, skipped(), config.bisect)),  # no rule of the table applies any more
+    # what lies between contractions is read by one of them, where the machine has kernels that compute it again
+    Pass("recompute", lambda g, o, b: recompute(g, fusion(o, b.machine), b.machine) if o.fuse else g),
     Pass("split", lambda g, o, b: split(g, b.machine)),  # no long reduction with few results
     # contractions read their right-hand side along its last dimension
     Pass("layout", lambda g, o, b: layout(g, b.machine, config.pack_constants)),
@@ -59,6 +63,12 @@ GRAPH_PASSES: tuple[Pass, ...] = (
     # every result is a node of its own: no parameter, constant or other result; what control flow works on lies in memory
     Pass("results", lambda g, o, b: own_results(stored_operands(g)), optional=False),
 )
+
+
+def fusion(options: Options, machine: Machine) -> FusionOptions:
+    """What the knobs let be fused."""
+    return FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows, config.fuse_tiles,
+                         machine.threads > 1 and not options.strict, options.strict)
 
 
 def skipped() -> tuple[str, ...]:
@@ -150,8 +160,7 @@ class Passes:
 
     def stages(self, graph: Graph, donate: Sequence[int | tuple[int, int]]) -> Stages:
         """Kernels and plan of a graph on which all passes have run."""
-        knobs = FusionOptions(config.fuse_elementwise, config.fuse_reductions, config.fuse_contractions, config.fuse_rows,
-                              config.fuse_tiles, self.backend.machine.threads > 1 and not self.options.strict, self.options.strict)
+        knobs = fusion(self.options, self.backend.machine)
 
         def partitioned(g: Graph) -> Partition:
             return tile(fuse(g, knobs), g, knobs, self.backend.machine) if self.options.fuse else separate(g)

@@ -125,6 +125,8 @@ class _Fuser:
         """Why n cannot be computed inside g, or None."""
         if n.op.name == "copy":
             return "it is rearranged in memory first, for the kernel that reads it"
+        if (n.op.kind == "reduction" or is_anchor(n)) and any(c in g.at and len(c.operands) < len(c.args) for c in self.uses[n]):
+            return "a barrier stands between it and its consumer"
         operand = [c for c in self.uses[n] if c in g.at and (is_anchor(c) or c in g.operands)]
         if operand:
             contracts = g.anchor is not None and g.anchor.op.kind == "contraction"

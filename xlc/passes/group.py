@@ -47,6 +47,11 @@ class Group:
         return (*self.tiling.before, self) if self.tiling else (self,)
 
     @property
+    def results(self) -> list[Node]:
+        """What the kernel writes to memory."""
+        return [*self.roots, *(self.tiling.beside if self.tiling else ())]
+
+    @property
     def computed(self) -> list[Node]:
         """The members of all stages, the last ones first."""
         return [n for g in reversed(self.stages) for n in g.at]
@@ -64,12 +69,14 @@ class Group:
 class Tiling:
     """Groups that are computed in front of another, in its loop nest, a block of rows at a time (see the pass ``tile``). All run over the
     first ``shared`` variables of its domain; a block is ``rows`` positions of the last of these. What lies between the stages is on the
-    stack, or where ``chunk`` is not 0, in the arena, for each so many blocks one after another."""
+    stack, or where ``chunk`` is not 0, in the arena, for each so many blocks one after another. Reductions of rows that are read elsewhere
+    lie ``beside`` the group's roots."""
 
     before: tuple[Group, ...]
     shared: int
     rows: int
     chunk: int = 0
+    beside: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Partition:
         """Groups, by number, and who needs whose results: a networkx.DiGraph."""
         import networkx as nx  # slow to import, and needed by checks and drawings alone
 
-        home = {r: g.number for g in self.groups for r in g.roots}
+        home = {r: g.number for g in self.groups for r in g.results}
         found = nx.DiGraph()
         found.add_nodes_from(g.number for g in self.groups)
         found.add_edges_from((home[a], g.number) for g in self.groups for s in g.stages for n in s.at for a in n.operands

@@ -28,6 +28,7 @@ from xlc.ir.op import lookup
 from xlc.ir.types import Size, Type, f32, product
 
 from .layout import free_dimensions
+from .recompute import is_again
 
 FEW_ROWS, LONG, PIECES = 16, 1 << 16, 64
 COLUMNS, FEW_PIECES = 64, 8
@@ -40,7 +41,7 @@ TILE, PIECE = 64, 1024  # of a contraction: rows and columns that a core works o
 def split(graph: Graph, machine: Machine) -> Graph:
     def cut(n: Node, args: tuple[Node, ...]) -> Node | None:
         if n.op.kind == "contraction":
-            return _split_dot(n, args, machine.cores) if machine.threads > 1 else None
+            return _split_dot(n, args, machine.cores) if machine.threads > 1 and not is_again(n) else None
         if n.op.name.startswith("cumulative"):
             return _split_cumulative(n, args[0], machine.cores) if machine.threads > 1 else None
         return _split(n, args, machine)

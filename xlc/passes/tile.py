@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from xlc.ir.machine import Machine
 from xlc.ir.node import Graph, Node
-from xlc.ir.types import Size, product
+from xlc.ir.types import Size, f32, product
 
 from .fuse import FusionOptions
 from .group import Group, Partition, Tiling, needed_at, reads
@@ -45,7 +45,24 @@ def tile(partition: Partition, graph: Graph, options: FusionOptions, machine: Ma
     for g in partition.groups:
         if g.anchor is not None and g.anchor.op.kind == "contraction":
             tiler.visit(g)
-    return replace(partition, groups=tuple(g for g in partition.groups if g not in tiler.absorbed))
+    groups = [g for g in partition.groups if g not in tiler.absorbed]
+    return replace(partition, groups=in_order(groups) if any(g.tiling and g.tiling.beside for g in groups) else tuple(groups))
+
+
+def in_order(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """The groups in the order that they have, but each after all whose results it reads."""
+    home = {r: g for g in groups for r in g.results}
+    order: dict[Group, None] = {}
+    for g in groups:
+        stack = [g]
+        while stack:
+            last = stack[-1]
+            before = {home[a]: None for s in last.stages for n in s.at for a in n.operands if a in home and home[a] is not last}
+            missing = [b for b in before if b not in order]
+            stack += missing[:1]
+            if not missing:
+                order[stack.pop()] = None
+    return tuple(order)
 
 
 class _Tiler:
@@ -63,10 +80,15 @@ class _Tiler:
         assert g.anchor is not None
         x, shared = g.anchor.args[0], rows_in_front(g.anchor)
         producer = self.home.get(x)
-        if producer is None or not shared or self.uses[x] != [g.anchor] or g.anchor.args[1] is x or not self.is_private(x, producer, g):
+        if producer is None or not shared or self.uses[x] != [g.anchor] or g.anchor.args[1] is x or not self.is_read_by(x, producer, g):
+            return
+        beside = tuple(r for r in producer.roots if r is not x)
+        if beside and (self.machine.stacked or not all(r in producer.reductions and r.dtype is f32 for r in beside)):
             return
         before = self.stages(producer, shared)
         if not any(s.kind == "contraction" for s in before):
+            return
+        if beside and self.waits((*before, g), beside):
             return
         tiling = self.tiling(g, before, shared)
         if isinstance(tiling, str):
@@ -76,12 +98,29 @@ class _Tiler:
         for s in (*before, g):
             s.tiling = None
             s.why = {n: why for n, why in s.why.items() if n not in inside}
-        g.tiling = tiling
+        g.tiling = replace(tiling, beside=beside)
         self.absorbed.update(before)
 
     def is_private(self, n: Node, producer: Group, reader: Group) -> bool:
         """Whether the group that computes n computes nothing else for others, and n is needed in one other group only."""
-        return n not in self.results and producer.roots == [n] and self.readers[n] == [reader]
+        return producer.roots == [n] and self.is_read_by(n, producer, reader)
+
+    def is_read_by(self, n: Node, producer: Group, reader: Group) -> bool:
+        """Whether n is needed in this group only."""
+        return n not in self.results and self.readers[n] == [reader]
+
+    def waits(self, stages: Sequence[Group], rows: Sequence[Node]) -> bool:
+        """Whether something that the stages read from memory needs reductions of rows that one of them gives."""
+        own = {r for s in stages for r in s.roots}
+        waiting = [a for s in stages for n in s.at for a in n.operands if a not in s.at and a in self.home and a not in own]
+        seen = set(waiting)
+        while waiting:
+            new = {a for s in self.home[waiting.pop()].stages for n in s.at for a in n.args if a not in s.at and a in self.home} - seen
+            if not new.isdisjoint(rows):
+                return True
+            seen |= new
+            waiting += new
+        return False
 
     def stages(self, g: Group, shared: int) -> tuple[Group, ...]:
         """g, and in front of it what it alone reads at the shared positions; nothing, where g itself mixes rows."""

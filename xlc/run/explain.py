@@ -18,6 +18,7 @@ from xlc.ops.shape import barrier
 from xlc.passes.cost import op_cost
 from xlc.passes.group import Group, in_memory, is_free
 from xlc.passes.memory import Step
+from xlc.passes.recompute import refusals
 
 _SYMBOL = 64  # the value assumed for a named size in estimates
 
@@ -90,6 +91,7 @@ def explain(done: Any, machine: Machine) -> str:
                  f"{counted(len(plan.constants), 'constant')}")
     if again := rematerialised(done.graphs.get("simplify", done.source)):
         lines.append(f"  rematerialised: {again}")
+    lines.extend(f"  {why}" for why in _stored(done, machine))
     once = ", every body once" if any(s.bodies for s in done.steps) else ""
     lines.append(f"  in all {human(number(total_flops), 'flop')} and {human(number(total_bytes))} of traffic{once}")
     lines.extend(f"  {note}" for note in (*done.partition.notes, *plan.notes))
@@ -154,6 +156,13 @@ def rematerialised(graph: Graph) -> Rematerialised | None:
     kept = dict.fromkeys(n.args[0] for n in bare if n.op is barrier and not in_memory(n.args[0]) and not is_free(n.args[0]))
     read = dict.fromkeys(twice[a] for n in bare if n not in twice for a in n.args if a in twice)
     return Rematerialised(again, tuple(kept), tuple(n for n in read if n not in kept)) if again else None
+
+
+def _stored(done: Any, machine: Machine) -> list[str]:
+    """Why what lies between contractions is not computed again by those that read it."""
+    from xlc.pipeline import fusion
+
+    return refusals(done.graphs.get("simplify", done.source), fusion(done.options, machine), machine) if done.options.fuse else []
 
 
 def describe_members(group: Group) -> str:

@@ -39,7 +39,7 @@ def lower(group: Group, machine: Machine, lowerings: Mapping[str, Sequence[Lower
     """The kernel of a group, by the first lowering of its kind that takes it."""
 
     inputs = group_inputs(group)
-    outputs = [*group.roots, *scratch(group)]
+    outputs = [*group.results, *scratch(group)]
     buffers = {n: flat(n, f"b{k}") for k, n in enumerate([*inputs, *outputs])}
     body = lower_body(group, Places(buffers), machine, lowerings)
     evaluated = walk(*(e for s in statements(body) for e in expressions(s)))
@@ -100,7 +100,7 @@ class Lowerings:
             self.known[key] = step, [inputs.index(n) for n in step.inputs]
             return step
         step, used = found
-        return Step(step.kernel, tuple(inputs[k] for k in used), (*group.roots, *self.scratch(group)), step.note, group_after(group))
+        return Step(step.kernel, tuple(inputs[k] for k in used), (*group.results, *self.scratch(group)), step.note, group_after(group))
 
 
 def structure(group: Group, inputs: list[Node]) -> object:
@@ -112,7 +112,8 @@ def structure(group: Group, inputs: list[Node]) -> object:
         rows = tuple((n.op.name, n.attrs, n.type, tuple(number[a] for a in n.operands), frozenset(at)) for n, at in stage.at.items())
         parts.append((rows, tuple(number[r] for r in stage.roots), tuple(number[r] for r in stage.reductions), stage.domain, stage.reduced,
                       frozenset(stage.extents.items())))
-    return tuple(n.type for n in inputs), tuple(parts), group.tiling and (group.tiling.shared, group.tiling.rows, group.tiling.chunk)
+    return tuple(n.type for n in inputs), tuple(parts), group.tiling and (
+        group.tiling.shared, group.tiling.rows, group.tiling.chunk, tuple(number[r] for r in group.tiling.beside))
 
 
 def inplace_pairs(body: Sequence[Stmt], inputs: Sequence[Buffer], outputs: Sequence[Buffer], loads: Loads,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from xlc.ir import index as ix
-from xlc.ir.loops import LOAD, Expr, const, expr, load, size, var, walk
+from xlc.ir.loops import LOAD, Buffer, Expr, const, expr, load, size, var, walk
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import bool_, f32
@@ -26,9 +26,9 @@ from .inline import Inliner, Places, flat
 from .nest import Dimension
 from .product import Product
 from .reductions import contraction_reads
-from .window import bounds, half_planes, unmasked
+from .window import EXPONENTIAL, bounds, half_planes, unmasked
 
-EXPONENTIAL, APPROXIMATE = "exp", "exp2_approx"
+APPROXIMATE = "exp2_approx"
 LOG2_E = math.log2(math.e)
 ACC, P = var("acc", f32), var("p", f32)
 
@@ -50,6 +50,7 @@ class Online:
     keys: tuple[Dimension, ...]
     depth: tuple[Dimension, ...]
     columns: tuple[Dimension, ...]
+    beside: tuple[tuple[str, Buffer, Expr], ...]  # m and l, where they are results, too: which, and where a row's goes
 
     def window(self, first: Expr, count: int) -> tuple[Expr | None, Expr | None]:
         """Bounds of the keys, from and below which x may be anything but -inf in ``count`` rows from ``first`` on; None where there is
@@ -72,7 +73,7 @@ class Online:
 
     def factored(self) -> tuple[Online, float]:
         """The same but for a constant factor above 0 of x, which is given besides: 1 where there is none."""
-        score, factor = _factored(self.score)
+        score, factor = factored(self.score)
         return replace(self, score=score), factor
 
 
@@ -82,8 +83,9 @@ def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int
     if [s.kind for s in stages] != ["contraction", "reduction", "contraction"]:
         return "this machine computes stages in one kernel only where they are a contraction, a softmax and a contraction"
     scores, rows, group = stages
-    first, last, (root,) = scores.anchor, group.anchor, rows.roots
+    first, last = scores.anchor, group.anchor
     assert first is not None and last is not None
+    root = last.args[0]
     if first.rank != shared + 1 or len(last["contract"][0]) != 1:
         return "its rows have several dimensions"
     if not all(n.dtype.is_float and n.dtype.bits <= 32 for n in (first, last)):
@@ -99,13 +101,13 @@ def recognised(stages: Sequence[Group], shared: int, places: Places, narrow: int
         left, right = contraction_reads(first, at, [d.var if d.extent != 1 else const(0) for d in contracted])
         inner = Inliner(scores.members, own)
         q, k = inner.value(first.args[0], left), inner.value(first.args[1], right)
-        found = _softmax(scores, rows, first, at, own)
+        found = _softmax(scores, rows, root, first, at, own)
+        beside = tuple(("ml"[rows.reductions.index(r) == 0], own[r], own.address(r, tuple(front))) for r in rows.roots if r is not root)
     if isinstance(found, str):
         return found
-    together = _together(dims, (k, product.b), narrow)
-    cut = len(dims) - together
+    cut = len(dims) - together(dims, (k, product.b), narrow)
     return Online(product, q, k, product.b, *found, tuple(dims[:cut]), tuple(dims[cut:]), keys,
-                  tuple(d for d in contracted if d.extent != 1), tuple(Dimension(v, product.extents[v]) for v in product.ns))
+                  tuple(d for d in contracted if d.extent != 1), tuple(Dimension(v, product.extents[v]) for v in product.ns), beside)
 
 
 def shifted(peak: Expr, factor: float | None = None) -> Expr:
@@ -115,6 +117,11 @@ def shifted(peak: Expr, factor: float | None = None) -> Expr:
     return shift if factor is None else shift * (factor * LOG2_E)
 
 
+def rescaling(old: Expr, shift: Expr, factor: float | None = None) -> Expr:
+    """By what is multiplied that was summed where the maximum was ``old``, for it to be summed under ``shift``."""
+    return lookup(EXPONENTIAL)(old - shift) if factor is None else lookup(APPROXIMATE)(old * (factor * LOG2_E) - shift)
+
+
 def exponential(x: Expr, shift: Expr, factor: float | None = None) -> Expr:
     """exp(x - m). With a factor it is exp((x - m) * factor), in two instructions where the machine has ``APPROXIMATE``: what is raised is
     rounded once, so that the relative error of the result is |x - m| * factor * 2**-24 + 2**-22, and, as the shift is rounded, too, a
@@ -122,7 +129,7 @@ def exponential(x: Expr, shift: Expr, factor: float | None = None) -> Expr:
     return lookup(EXPONENTIAL)(x - shift) if factor is None else lookup(APPROXIMATE)(lookup("fma")(x, factor * LOG2_E, -shift))
 
 
-def _together(dims: list[Dimension], operands: tuple[Expr, ...], narrow: int) -> int:
+def together(dims: list[Dimension], operands: tuple[Expr, ...], narrow: int) -> int:
     """How many of the last dimensions are the rows of one block: 1, or more where they are short and share the right operands."""
     count, rows = 0, 1
     for d in reversed(dims):
@@ -135,7 +142,7 @@ def _together(dims: list[Dimension], operands: tuple[Expr, ...], narrow: int) ->
     return count
 
 
-def _softmax(scores: Group, rows: Group, first: Node, at: tuple[Expr, ...], places: Places) -> tuple[Expr, Expr] | str:
+def _softmax(scores: Group, rows: Group, root: Node, first: Node, at: tuple[Expr, ...], places: Places) -> tuple[Expr, Expr] | str:
     """(x, weight) in f32."""
     highest, total = rows.reductions[-1], rows.reductions[0]  # the last of all is added first
     last = len(at) - 1
@@ -149,7 +156,7 @@ def _softmax(scores: Group, rows: Group, first: Node, at: tuple[Expr, ...], plac
     inner.fixed[highest] = peak
     e = inner.value(total.args[0], at)
     inner.fixed[total] = sum_
-    value = inner.value(rows.roots[0], at)
+    value = inner.value(root, at)
     if not (e.op.name == EXPONENTIAL and e.args[0].op.name == "subtract" and e.args[0].args == (x, peak)):
         return "its rows are no softmax: what is summed is not exp(x - max(x))"
     linear = _linear(value, e, sum_)
@@ -220,20 +227,20 @@ def _is_half(e: Expr) -> bool:
     return e.dtype.is_float and e.dtype.bits == 16
 
 
-def _factored(x: Expr) -> tuple[Expr, float]:
+def factored(x: Expr) -> tuple[Expr, float]:
     """(y, c) with x = c*y, c > 0. A factor of what a mask lets through is one of all: -inf stays what it is."""
     name, args = x.op.name, x.args
     if name == "where" and args[2].is_const and args[2].value == float("-inf"):
-        inner, factor = _factored(args[1])
+        inner, factor = factored(args[1])
         return lookup("where")(args[0], inner, args[2]), factor
     if name == "multiply" and args[0].is_const:
         args = args[::-1]
     if name in ("multiply", "divide") and args[1].is_const and 0 < args[1].value < math.inf:
-        inner, factor = _factored(args[0])
+        inner, factor = factored(args[0])
         found = factor * args[1].value if name == "multiply" else factor / args[1].value
         if 2.0**-100 < found < 2.0**100:
             return inner, found
     return x, 1.0
 
 
-__all__ = ["ACC", "P", "Online", "exponential", "recognised", "shifted"]
+__all__ = ["ACC", "P", "Online", "exponential", "factored", "recognised", "rescaling", "shifted", "together", "widened"]

@@ -14,6 +14,7 @@ from xlc.ir.loops import LOAD, Expr, const, substitute, walk
 from xlc.ir.op import lookup
 from xlc.ir.types import bool_, i32, i64
 
+EXPONENTIAL = "exp"
 HalfPlane = tuple[int, int, Expr]  # (a, b, c), a not 0: a*column + b*row + c <= 0
 
 
@@ -44,12 +45,52 @@ def half_planes(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
         x = yes
 
 
+def vanishing(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
+    """Of the conditions without which x is 0, where what it is multiplied with is finite."""
+    name = x.op.name
+    if name == "where" and x.args[2].is_const and float(x.args[2].value) == 0:
+        yield from _conjuncts(x.args[0], row, column)
+        yield from vanishing(x.args[1], row, column)
+    elif name == "multiply":
+        for a in x.args:
+            yield from vanishing(a, row, column)
+    elif name in ("divide", "negative", "cast"):
+        yield from vanishing(x.args[0], row, column)
+    elif name == EXPONENTIAL:
+        yield from _lowest(x.args[0], row, column)
+
+
+def _lowest(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
+    """Of the conditions without which x is -inf, where what is subtracted from it is finite."""
+    yield from _lowest(x.args[0], row, column) if x.op.name == "subtract" else half_planes(x, row, column)
+
+
 def unmasked(x: Expr, row: Expr, column: Expr) -> Expr:
     """x where its half planes hold."""
     if x.op.name != "where" or not (x.args[2].is_const and x.args[2].value == float("-inf")):
         return x
     rest, inner = _remaining(x.args[0], row, column), unmasked(x.args[1], row, column)
     return inner if rest is None else lookup("where")(rest, inner, x.args[2])
+
+
+def comparisons(x: Expr, row: Expr, column: Expr) -> Iterator[HalfPlane]:
+    """Of all conditions in x."""
+    for e in walk(x):
+        if e.op.name == "where":
+            yield from _conjuncts(e.args[0], row, column)
+
+
+def compared(x: Expr, row: Expr, column: Expr) -> Expr:
+    """x where all its half planes hold."""
+    changed: dict[Expr, Expr] = {}
+    for e in walk(x):
+        rest = _remaining(e.args[0], row, column) if e.op.name == "where" else None
+        if e.op.name == "where" and rest is None:
+            changed[e] = changed[e.args[1]]
+        else:
+            args = [changed[a] if a is not e.args[0] or rest is None else rest for a in e.args]
+            changed[e] = e if e.op.kind == "input" or args == list(e.args) else e.op(*args, **dict(e.attrs))
+    return changed[x]
 
 
 def _remaining(condition: Expr, row: Expr, column: Expr) -> Expr | None:
@@ -93,4 +134,4 @@ def _index(e: Expr) -> Expr | None:
     return None
 
 
-__all__ = ["HalfPlane", "bounds", "half_planes", "unmasked"]
+__all__ = ["EXPONENTIAL", "HalfPlane", "bounds", "compared", "comparisons", "half_planes", "unmasked", "vanishing"]

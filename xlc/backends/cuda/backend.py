@@ -53,9 +53,11 @@ class Gpu(Machine):
         return chip(self.arch).target == "sm_90a"
 
     def rows_of_stages(self, stages: Any, shared: int) -> int | str:
-        from .schedule.online import block_of_rows
+        from xlc.schedule.chain import is_chain
 
-        return block_of_rows(stages, shared, self)
+        from .schedule import chain, online
+
+        return (chain if is_chain(stages) else online).block_of_rows(stages, shared, self)
 
 
 class CudaBackend:

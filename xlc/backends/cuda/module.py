@@ -25,6 +25,7 @@ from xlc.ir.types import Dim, Size, Type
 from .emit import KernelText, emit_kernel
 from .scalar import TYPES
 
+HALF = 114 << 10  # bytes of shared memory, of which two blocks have room on a multiprocessor of some chip
 FEW = 96  # words of a thread in arrays, of the 128 registers that it has where two blocks share a multiprocessor
 VECTOR = 16  # bytes of the widest access, to which what kernels see is aligned unless it is a row of something
 
@@ -120,19 +121,21 @@ class _Module:
                 if kernel.name not in shared:
                     shared[kernel.name] = name
                     slots = [f"XLC_SLOT({n})" for n in range(len(x.inputs) + len(x.outputs))]
-                    texts.append(f"{_entry(name, kernel.registers, len(slots))} {{ XLC_CALL {self.call(x, kernel, slots, 'blockIdx.x')} }}")
+                    head = _entry(name, kernel.registers, kernel.shared, len(slots))
+                    texts.append(f"{head} {{ XLC_CALL {self.call(x, kernel, slots, 'blockIdx.x')} }}")
                 entries.append(EntryPoint(shared[kernel.name], tree(kernel.blocks), kernel.shared, False, x.note, self.where(x),
                                           self.library(x)))
             elif isinstance(x, Launch):
                 text, kernel = self.launch(x, "blockIdx.x")
                 entries.append(EntryPoint(name, tree(kernel.blocks), kernel.shared, False, x.note, library=self.library(x)))
-                texts.append(f"{_entry(name, kernel.registers)} {{ {text} }}")
+                texts.append(f"{_entry(name, kernel.registers, kernel.shared)} {{ {text} }}")
             else:
                 self.lines: list[str] = []
                 self.depth, self.most, self.shared, self.registers = 1, ["maximum", 1, 1], 0, 0
                 self.region(x)
                 entries.append(EntryPoint(name, self.most, self.shared, True, x.note))
-                texts.append("\n".join([f"{_entry(name, self.registers)} {{", f"  unsigned* const counter = {counter};", *self.lines, "}"]))
+                head = _entry(name, self.registers, self.shared)
+                texts.append("\n".join([f"{head} {{", f"  unsigned* const counter = {counter};", *self.lines, "}"]))
         kernels = tuple(self.variants.values())
         tables = {name: text for k in kernels for name, text in k.tables.items()}
         parts = [f"XLC_TABLE({self.places['length']}, {len(self.plan.sizes)})",
@@ -317,10 +320,10 @@ class _Module:
                   f"{i} += gridDim.x * 256ll) (({c}*){into})[{i}] = ((const {c}*){source})[{i}];")
 
 
-def _entry(name: str, registers: int, slots: int | None = None) -> str:
-    """The head of an entry (that launches share, with so many slots). Where a thread's arrays leave room for two blocks on a
-    multiprocessor, the compiler need not make room for more."""
-    enough = ", 2" if registers <= FEW else ""
+def _entry(name: str, registers: int, shared: int, slots: int | None = None) -> str:
+    """The head of an entry (that launches share, with so many slots). Where a thread's arrays, and the shared memory, leave room for two
+    blocks on a multiprocessor, the compiler need not make room for more."""
+    enough = ", 2" if registers <= FEW and shared <= HALF else ""
     return f"XLC_ENTRY({name}{enough})" if slots is None else f"XLC_SHARED_ENTRY({name}, {slots}{enough})"
 
 

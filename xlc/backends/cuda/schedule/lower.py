@@ -9,6 +9,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.lower import Lowering
 
+from .chain import lower_chain
 from .contract import lower_contraction
 from .indexed import lower_scatter
 from .map import lower_map
@@ -34,4 +35,4 @@ def scratch(group: Group) -> tuple[Node, ...]:
 
 SCHEDULES: dict[str, tuple[Lowering, ...]] = {
     "map": (lower_map,), "reduction": (lower_reduction,), "contraction": (lower_contraction, lower_reduction),
-    "ordered": (lower_ordered,), "indexed": (lower_scatter,), "tiled": (lower_online,)}
+    "ordered": (lower_ordered,), "indexed": (lower_scatter,), "tiled": (lower_chain, lower_online)}

@@ -13,7 +13,8 @@
 
 What is computed is what ``xlc.schedule.online`` recognises. A row belongs to lanes of one warp, so that m and l need shuffles alone. Tensor
 cores multiply where they take the operands (then a warp has 16 or 32 whole rows), else single threads do, with fma. Probabilities in halves
-stay in the registers that are the next product's left operand; others go through shared memory. The keys are taken in order, 64 at a time,
+stay in the registers that are the next product's left operand; others go through shared memory. Where four warps multiply together, in the
+background, they wait for the product with values once they have begun the next step's scores. The keys are taken in order, 64 at a time,
 and within these in one order: a row's sums depend on the shape and the chip alone.
 
 The greatest score is taken with ``fmax``, for which nan is no number: a score that is nan makes its exponential nan, and with it l and the
@@ -29,7 +30,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from xlc.ir import index as ix
-from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, size, substitute, var
+from xlc.ir.loops import Buffer, Expr, If, Let, Local, Loop, Stmt, Store, Wait, const, load, place, size, statements, substitute, var
 from xlc.ir.node import Node
 from xlc.ir.op import lookup
 from xlc.ir.types import DType, Size, f32
@@ -37,7 +38,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places, flat
 from xlc.schedule.lower import inputs_of_stages
 from xlc.schedule.nest import minimum
-from xlc.schedule.online import ACC, Online, P, exponential, recognised, shifted
+from xlc.schedule.online import ACC, Online, P, exponential, recognised, rescaling, shifted
 from xlc.schedule.tile import pieces
 
 from .bind import T, threads
@@ -58,6 +59,7 @@ WIDEST, DEEPEST = 128, 256  # columns of the result, whose sums are registers; c
 FEW = 16  # rows, below which reading k and v bounds the time, and other schedules share that out better
 LONG = 1024  # keys from which that matters
 WARPGROUP = 128
+NARROW = 64  # elements of a key, up to which four warps have q in registers
 LOWEST = const(float("-inf"), f32)
 
 
@@ -88,17 +90,18 @@ class Form:
 def block_of_rows(stages: Sequence[Group], shared: int, machine: Gpu) -> int | str:
     """The rows of a block, or why these stages are not computed in one kernel (see ``Machine.rows_of_stages``)."""
     group = stages[-1]
-    places = Places({n: flat(n, f"b{k}") for k, n in enumerate([*inputs_of_stages(stages), *group.roots])})
+    places = Places({n: flat(n, f"b{k}") for k, n in enumerate([*inputs_of_stages(stages), *group.roots, *stages[-2].roots])})
     found = recognised(stages, shared, places, ROWS)
     if isinstance(found, str):
         return found
-    form = _form(found, stages[1].roots[0], machine)
+    assert group.anchor is not None
+    form = _form(found, group.anchor.args[0], machine)
     return form if isinstance(form, str) else form.rows
 
 
 def _form(o: Online, probabilities: Node, machine: Gpu) -> Form | str:
     depth, columns, rows, keys = (length(d) for d in (o.depth, o.columns, o.rows, o.keys))
-    if 0 in (depth, keys):
+    if 0 in (depth, keys) or o.beside and columns == 0:
         return "there is nothing to sum"
     if not (isinstance(depth, int) and isinstance(columns, int) and depth <= DEEPEST and columns <= WIDEST):
         return f"heads of {depth} and {columns} elements: up to {DEEPEST} and {WIDEST} fit"
@@ -135,7 +138,7 @@ def lower_online(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]
     assert isinstance(found, Online)
     if any(s == 0 for s in group.anchor.shape):
         return ()
-    form = _form(found, group.tiling.before[-1].roots[0], machine)
+    form = _form(found, group.anchor.args[0], machine)
     assert isinstance(form, Form)
     return tuple(_Kernel(found, form).nest())
 
@@ -159,6 +162,8 @@ class _Kernel:
         self.k = staged(Operand("k", o.k, o.keys, o.depth), form.keys, self.depth, dtype, form.slots)
         self.v = staged(Operand("v", o.v, o.columns, o.keys), self.columns, form.keys, dtype, form.slots + late)
         self.done = [Wait(0, True)] if late else []
+        self.parts = form.share(self.depth, 2) if late and self.depth <= NARROW else None
+        self.left = Buffer("q", dtype, (256, self.parts.count), "register") if self.parts else self.q
         self.p = Staged(Operand("p", ACC, (), ()), rows, form.keys, dtype, form.keys + (8 if dtype.bits == 16 else 4), 1, 1)
         self.scores = form.share(form.keys, 1 if self.k.k_step == 1 else 4)
         self.sums = form.share(self.columns, 1 if self.v.k_step == 1 else min(4, self.columns // LANES & -(self.columns // LANES)))
@@ -194,13 +199,14 @@ class _Kernel:
         last = steps if stop is None else minimum(steps, (stop + (self.form.keys - 1)) // self.form.keys)
         ends = [Let("first", first), Let("last", last)]
         first, last = (e.value if e.value.is_const else var(e.name) for e in ends)
-        buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l, *([self.held] if self.form.halves else [])]
+        buffers = [*(x.buffer for x in self.tiles), self.s, self.out, self.m, self.l,
+                   *([self.held] if self.form.halves else []), *([self.left] if isinstance(self.left, Buffer) else [])]
         with ix.ranges({T: const(256), KT: steps}):
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
-            all_ = guarded(first < last, [loop, *self.done]) if self.done else [loop]  # no product is under way where there was none
+            work = guarded(first < last, [loop, *self.done]) if self.done else [loop]  # without a step, no product is under way
             total, lets = self.across("l", self.l, lookup("add"))
             return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *map(Local, buffers),
-                    *self.start(first, last), *all_, *lets, threads(*self.epilogue(total))]
+                    *self.start(first, last), *work, *lets, threads(*self.epilogue(total))]
 
     def start(self, first: Expr, last: Expr) -> list[Stmt]:
         """Nothing summed; q, and the first keys and values on their way."""
@@ -208,7 +214,17 @@ class _Kernel:
                  *(s for part in moved(self.q, self.row, const(0)) for s in part)]
         ahead = [(x, first + j) for j in range(self.form.slots - 1) for x in (self.k, self.v)] or [(self.k, first)]
         out = [[s for part in self.brought(x, at, last) for s in part] for x, at in ahead]
-        return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:])]
+        after = sum(any(isinstance(s, Loop) and s.kind == "async" for s in statements(body)) for body in out[1:])
+        return [threads(*begun, *out[0]), *(threads(*body) for body in out[1:]), *self.fragments(after)]
+
+    def fragments(self, after: int) -> list[Stmt]:
+        """What each thread has to bring of q, where that stays in registers: four warps would read it from shared memory in every step.
+        So many loops over threads have begun copies since that of q."""
+        share, into = self.parts, self.left
+        if share is None or not isinstance(into, Buffer):
+            return []
+        read = load(self.q.buffer, (place(share.row(H), share.column(G) + LANE, self.q.steps),))
+        return [Wait(after), threads(share.each_row([share.each([Store(into, (T, share.element(H, G, LANE)), read)])]))]
 
     def step(self, last: Expr) -> list[Stmt]:
         """What is done with a block of keys. With one slot values come while scores are computed, the next keys while these are multiplied
@@ -217,9 +233,9 @@ class _Kernel:
         early, late = ((self.v, KT), (self.k, KT + 1)) if slots == 1 else ((self.k, KT + (slots - 1)), (self.v, KT + (slots - 1)))
         (first, kept), (second, kept_too) = (self.brought(x, at, last) for x, at in (early, late))
         top, shuffles = self.across("t", self.top, lookup("fmax"))
-        scores = multiplied(self.s, self.scores, self.q, self.k, self.depth, products, KT % slots)
-        left = self.held if self.form.halves else self.p
-        result = multiplied(self.out, self.sums, left, self.v, self.form.keys, products, KT % self.v.slots)
+        scores = multiplied(self.s, self.scores, self.left, self.k, self.depth, products, KT % slots)
+        probabilities = self.held if self.form.halves else self.p
+        result = multiplied(self.out, self.sums, probabilities, self.v, self.form.keys, products, KT % self.v.slots)
         later = 2 * (slots - 2) if slots > 2 and first and second else 0  # of what is on its way, two loops over threads for each step
         return [Wait(later), threads(*first, *filled(self.s, 0.0), *scores, *kept, *self.done),
                 Local(self.top), threads(*self.scored()), *shuffles, threads(*self.probabilities(top)), *([Wait(0)] if slots == 1 else []),
@@ -288,7 +304,7 @@ class _Kernel:
         at = (T, sums.element(H, G, LANE))
         return [share.each_row([
             Let("x", self.row + share.row(H)), Let("new", lookup("fmax")(load(self.m, (T, H)), load(top, (T, H)))),
-            Let("shift", shifted(new, c)), Let("scale", exponential(load(self.m, (T, H)), shift, c)),
+            Let("shift", shifted(new, c)), Let("scale", rescaling(load(self.m, (T, H)), shift, c)),
             Store(self.m, (T, H), new), Store(self.l, (T, H), load(self.l, (T, H)) * scale), share.each(one),
             sums.each([Store(self.out, at, load(self.out, at) * scale)])])]
 
@@ -304,7 +320,17 @@ class _Kernel:
         with ix.ranges({H: const(share.high), G: const(share.groups)}):
             body = finished(self.c, tile, self.row + share.row(H), share.column(G), share.near, result)
         over = [Let("over", 1.0 / load(total, (T, H)))] if self.form.halves else []
-        return [share.each_row([*over, share.each_group(body)])]
+        return [share.each_row([*self.beside(total), *over, share.each_group(body)])]
+
+    def beside(self, total: Buffer) -> list[Stmt]:
+        """m and l, written by one of the lanes that share a row. Of a row without a key l is nan, as a sum of exp(-inf - -inf)."""
+        if not self.o.beside:
+            return []
+        x, m = var("mine"), load(self.m, (T, H)) * (self.factor or 1.0)
+        sum_ = lookup("where")(m.equals(float("-inf")), float("nan"), load(total, (T, H)))
+        stores = [Store(b, (substitute(at, placed(self.o.rows, x)),), m if name == "m" else sum_) for name, b, at in self.o.beside]
+        first = (T & const(sum(self.scores.bits))).equals(0)
+        return [Let("mine", self.row + self.scores.row(H)), *guarded(first & self.edges(x, const(0))[0], stores)]
 
 
 def _up(n: Size, step: int) -> int:

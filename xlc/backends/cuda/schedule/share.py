@@ -52,6 +52,7 @@ class Share:
     @property
     def span(self) -> tuple[Expr, int]:
         """The first of rows that follow each other and hold all of a thread (of its warp), and how many these are."""
+        assert self.together == 32 or self.high == 2  # of four warps, each has 16 rows of every 64
         return (T // 32 * (8 * self.high), 8 * self.high) if self.tensor else (T // LANES * self.high, self.high)
 
     def row(self, h: Expr) -> Expr:
@@ -96,7 +97,8 @@ def multiplied(acc: Buffer, share: Share, a: Staged | Buffer, b: Staged, depth: 
         return [Mma(acc, T, source, at, steps, b.buffer, b.first(slot, const(0)), b.steps, (rows, b.rows, depth), products, share.together)]
     assert isinstance(a, Staged)
     k, u, e, across = var("k"), var("u"), var("e"), share.groups * share.near
-    fragments = [_fragment("fa", a, share.high, 1, share.row), _fragment("fb", b, across, share.near, share.column)]
+    fragments = [_fragment("fa", a, share.high, 1, share.row, const(0)),
+                 _fragment("fb", b, across, share.near, share.column, slot * b.pitch)]
     with ix.ranges({e: const(share.count), u: const(4)}):
         left, right = (load(f, (at * 4 + u,)) for (f, _), at in zip(fragments, (e // across, e % across), strict=True))
         added = lookup("fma")(left, right, load(acc, (T, e)))
@@ -106,12 +108,12 @@ def multiplied(acc: Buffer, share: Share, a: Staged | Buffer, b: Staged, depth: 
     return [Loop(k["name"], const(0), const(depth // 4), 1, "serial", tuple(inner))]
 
 
-def _fragment(name: str, s: Staged, count: int, near: int, place: Callable[[Expr], Expr]) -> tuple[Buffer, list[Stmt]]:
+def _fragment(name: str, s: Staged, count: int, near: int, place: Callable[[Expr], Expr], first: Expr) -> tuple[Buffer, list[Stmt]]:
     """Four contracted elements of a thread's rows (or columns), in registers."""
     f, u, k = Buffer(name, s.dtype, (4 * count,), "register"), var("u"), var("k") * 4
 
     def vector(n: int, into: Expr, at: Expr) -> Stmt:
-        return Loop("v", const(0), const(n), 1, "vector", (Store(f, (into,), load(s.buffer, (at,))),), n)
+        return Loop("v", const(0), const(n), 1, "vector", (Store(f, (into,), load(s.buffer, (first + at,))),), n)
 
     if s.k_step == 1:
         assert near == 1
