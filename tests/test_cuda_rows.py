@@ -1,5 +1,5 @@
-"""Memory-bound kernels on a GPU: quotients by a shared divisor to the bit, long rows, sums cut for whole accesses, arrays of several widths;
-against NumPy, in any order of threads, and as the text shows them."""
+"""Memory-bound kernels on a GPU: quotients by a shared divisor to the bit, long rows, sums cut for whole accesses, arrays of several
+widths; against NumPy, in any order of threads, and as the text shows them."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def elementwise(lab: Lab, scale: Scale) -> Iterator[Row]:
             x, y = lab.bf16(x), lab.bf16(y)
         expected = gelu_scale_add(*(lab.numbers(a) for a in (x, y)))
         ways: dict[str, Build] = {
-            US: functools.partial(lab.xlc, gelu_scale_add, x, y),
+            US: functools.partial(lab.xlc, _gelu_scale_add, x, y),
             "torch.compile": lambda x=x, y=y: lab.torch(_chain(lab.library("torch")), x, y, compiled="default"),
             "JAX": lambda x=x, y=y: lab.jax(_chain(lab.library("jax").numpy), x, y),
             "Triton": functools.partial(_triton, lab, "chain", x, y),
@@ -46,6 +46,11 @@ def elementwise(lab: Lab, scale: Scale) -> Iterator[Row]:
         yield row
         del x, y, ways
         lab.clean()
+
+
+def _gelu_scale_add(x: Any, y: Any) -> Any:
+    """NumPy's bfloat16 times a Python number is float32; the result is of x's dtype, as those of the other libraries are."""
+    return gelu_scale_add(x, y).astype(x.dtype)
 
 
 def _chain(xp: Any) -> Callable[..., Any]:

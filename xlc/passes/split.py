@@ -12,8 +12,9 @@
 Invariant established: on a CPU, a reduction of more than LONG elements has at least FEW_ROWS results, or, down columns (of which vectors
 take COLUMNS together), FEW_PIECES pieces of them, unless a size is symbolic. The number of pieces depends on the shape alone: results do
 not depend on the number of threads. On a GPU, whose blocks of threads each take a row, or SIDE neighbouring accesses of ACCESS bytes,
-there are blocks for all of its processors, or no thread does more than STEPS. Contractions are cut there, too, where their results, a tile for each processor,
-leave most of them idle.
+there are blocks for all of its processors, or no thread does more than STEPS. Contractions are cut there, too, where their results, a
+tile for each processor, leave most of them idle, and cumulative operators along few rows: prefixes within pieces of at least STRETCH, then
+what lies in front of each.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@
     }
 
 Along another axis than the last a thread walks along a column, and neighbouring threads along neighbouring columns, unless columns are few
-and long. A row is the work of one block, whatever its length: the time of one row of n elements is that of n / (L*EACH) rounds.
+and long. A row is the work of one block, whatever its length: few long rows are cut before (``passes/split.py``), unless their size is
+symbolic.
 """
 
 from __future__ import annotations
