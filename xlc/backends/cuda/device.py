@@ -34,6 +34,7 @@ LEGACY = (0, 1)
 """The numbers of the stream that all threads share, which cannot be captured."""
 _NONE = "there is no GPU that can be used here; jit(device='cuda:sm_90') compiles for one that is elsewhere"
 
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 Record = Callable[[np.ndarray], None]
 
 
@@ -180,7 +181,7 @@ class CupyDevice:
 
     def here(self) -> AbstractContextManager[Any]:
         """Makes this the current device, inside."""
-        return nullcontext() if self._runtime.getDevice() == self.number else self.cupy.cuda.Device(self.number)
+        return _NOTHING if self._runtime.getDevice() == self.number else self.cupy.cuda.Device(self.number)
 
     # -------------------------------------------------------------------------------------------- code
 
