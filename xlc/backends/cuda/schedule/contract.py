@@ -21,6 +21,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.product import Product
 
+from ..chip import chip
 from .contraction import Contraction
 from .few import few_rows
 from .operand import length
@@ -48,7 +49,8 @@ def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt,
     if taken is not None and taken[0].bits == 16 and machine.wgmma and not (isinstance(c.depth, int) and c.depth <= DEPTH // 2):
         return tuple(OnWarpgroups(c, warpgroup_tile(c, machine, taken[0]), taken[0], machine.shared).nest())
     if taken is not None:
-        return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0]), *taken).nest())
+        exchanges = chip(machine.arch).capability >= 80  # ptxas spills for it on sm_75, though there is room
+        return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0]), *taken, exchanges).nest())
     return tuple(Tiled(c, register_tile(c, machine)).nest())
 
 

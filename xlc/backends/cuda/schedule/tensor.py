@@ -64,8 +64,8 @@ class OnTensorCores(Tiled):
     group, down, ahead, busy = 32, 2, 2, 1
     staged = staticmethod(padded)
 
-    def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
-        self.c, self.tile, self.products = c, tile, products
+    def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int, exchanges: bool = True):
+        self.c, self.tile, self.products, self.exchanges = c, tile, products, exchanges
         self.rows, self.columns = tile.rows // self.down, tile.columns // self.beside  # of a group
         self.plain = copied(c.a, dtype) and copied(c.b, dtype)
         self.slots = (self.ahead if self.plain else 1) + self.busy
@@ -112,8 +112,10 @@ class OnTensorCores(Tiled):
     def whole(self) -> bool:
         """Whether lanes exchange results, so that halves are stored eight at a time."""
         p, free = self.c.product, self.c.b.free
-        return self.columns % (GROUPS * COLUMNS) == 0 and bool(free) and divides(COLUMNS, free[-1].extent) and all(
-            p.buffers[r].dtype.bits == 16 and ix.coefficient(w, free[-1].var) == 1 for r, w in zip(p.group.roots, p.where, strict=True))
+        if not (self.exchanges and self.columns % (GROUPS * COLUMNS) == 0 and free and divides(COLUMNS, free[-1].extent)):
+            return False
+        return all(p.buffers[r].dtype.bits == 16 and ix.coefficient(w, free[-1].var) == 1
+                   for r, w in zip(p.group.roots, p.where, strict=True))
 
     def finish(self, row: Expr, column: Expr) -> list[Stmt]:
         return [*(exchanged(self.acc) if self.whole else ()), *super().finish(row, column)]
