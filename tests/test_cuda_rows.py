@@ -17,7 +17,7 @@ import xlc
 from xlc import nn
 from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.emit import emit_kernel
-from xlc.ir.loops import Loop, Wait
+from xlc.ir.loops import Loop, Wait, statements
 
 cuda_backend.install()
 runs = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
@@ -133,6 +133,14 @@ def test_column_sums_are_cut_for_whole_accesses() -> None:
 
 def test_statistics_over_neighbouring_axes_are_cut_as_one() -> None:
     assert blocks(lambda x: np.sum(x, (0, 1, 2)), xlc.spec((64, 56, 56, 64), "f4"))[0] >= 2 * H200
+
+
+def test_columns_have_16_elements_of_a_thread_under_way() -> None:
+    """Of which an access has 4, or none its neighbour. Lengths that are not known have what is left of 16 in fours."""
+    for shape, most in (((16384, 8192), 4), ((16384, 1001), 16), (("n", 768), 16)):
+        kernel = xlc.jit(lambda x: np.sum(x, 0), device="cuda:sm_90").compile(xlc.spec(shape, "f4")).plan.kernels[0]
+        at_once = {s.stop.value for s in statements(kernel.body) if isinstance(s, Loop) and s.kind == "unroll" and s.var == "u"}
+        assert at_once == ({most} if isinstance(shape[0], int) else {most, 4})
 
 
 @runs

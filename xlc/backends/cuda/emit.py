@@ -52,7 +52,7 @@ THREADS = 256
 WARP = 32
 ALIGNMENT = 128  # of what lies in shared memory
 PANELS = 1024  # of operands of four warps
-SHARED = 4  # lanes from which a divisor is worth a reciprocal
+QUOTIENT_LANES = 4  # lanes from which a divisor is worth a reciprocal
 QUOTIENTS = ("f32", "f16", "bf16")
 COPIES = (4, 8, 16)  # bytes that may be copied to shared memory in the background
 
@@ -308,7 +308,7 @@ class _Emitter(Printer):
 
     def loop(self, s: Loop) -> None:
         outer = self.quotients
-        if s.kind == "vector" and s.stop.is_const and s.stop.value >= SHARED:
+        if s.kind == "vector" and s.stop.is_const and s.stop.value >= QUOTIENT_LANES:
             self.divide(s)
         super().loop(s)
         self.quotients = outer

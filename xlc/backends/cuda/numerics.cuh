@@ -7,12 +7,18 @@ template <class T> XLC_INLINE T xlc_maximum(T a, T b) { return b != b ? b : b > 
 
 // The same, but of +0 and -0 either: one instruction from sm_80 on.
 #if __CUDA_ARCH__ >= 800
-#define XLC_FOLD(name, kind, type, letter) \
-  XLC_INLINE type xlc_fold_minimum_##name(type a, type b) { type y; asm("min.NaN." kind " %0, %1, %2;" : "=" letter(y) : letter(a), letter(b)); return y; } \
-  XLC_INLINE type xlc_fold_maximum_##name(type a, type b) { type y; asm("max.NaN." kind " %0, %1, %2;" : "=" letter(y) : letter(a), letter(b)); return y; }
-XLC_FOLD(f32, "f32", float, "f")
-XLC_FOLD(f16, "f16", unsigned short, "h")
-XLC_FOLD(bf16, "bf16", unsigned short, "h")
+#define XLC_FOLD(name, instruction, type, letter) \
+  XLC_INLINE type xlc_fold_##name(type a, type b) { \
+    type y; \
+    asm(instruction " %0, %1, %2;" : "=" letter(y) : letter(a), letter(b)); \
+    return y; \
+  }
+XLC_FOLD(minimum_f32, "min.NaN.f32", float, "f")
+XLC_FOLD(maximum_f32, "max.NaN.f32", float, "f")
+XLC_FOLD(minimum_f16, "min.NaN.f16", unsigned short, "h")
+XLC_FOLD(maximum_f16, "max.NaN.f16", unsigned short, "h")
+XLC_FOLD(minimum_bf16, "min.NaN.bf16", unsigned short, "h")
+XLC_FOLD(maximum_bf16, "max.NaN.bf16", unsigned short, "h")
 #else
 #define XLC_FOLD(name, widen, narrow, type) \
   XLC_INLINE type xlc_fold_minimum_##name(type a, type b) { return narrow(xlc_minimum(widen(a), widen(b))); } \

@@ -134,14 +134,17 @@ class _Nest:
         def chains(stop: int | Expr) -> list[Stmt]:
             c = var("c")
             end = const(stop) if isinstance(stop, int) else stop
-            return [] if stop == 0 else [Loop("c", const(0), end, CHAIN, "serial", (*run(c, c + CHAIN, UNROLL), *drain))]
+            return [] if stop == 0 else [Loop("c", const(0), end, CHAIN, "serial", (*run(c, c + CHAIN, together), *drain))]
+
+        together = UNROLL * 4 // team.vector if team.across else UNROLL  # down columns few blocks run at a time
 
         if not isinstance(self.row, int):
             n = size(self.row)
-            total, middle = (n + (team.step - 1)) // team.step, n // (team.step * UNROLL) * UNROLL
+            total, middle = (n + (team.step - 1)) // team.step, n // (team.step * together) * together
             start = n // (team.step * CHAIN) * CHAIN if drain else const(0)
-            rest = Loop("k", middle, total, 1, "serial", tuple(checked(False)))
-            return [*(chains(start) if drain else []), *run(start, middle, UNROLL), rest, *drain]
+            few = n // (team.step * UNROLL) * UNROLL
+            rest = [*(run(middle, few, UNROLL) if together > UNROLL else []), Loop("k", few, total, 1, "serial", tuple(checked(False)))]
+            return [*(chains(start) if drain else []), *run(start, middle, together), *rest, *drain]
         full = self.row // team.step
         if self.near:
             deep = max((8 if first else 2) * UNROLL // team.depth, 1)  # few such blocks run at a time: each reads much at once
@@ -149,8 +152,8 @@ class _Nest:
             out = [*run(0, self.near, 0), *drain, *run(self.near, middle, deep, True)]
         else:
             start = full // CHAIN * CHAIN if drain else 0
-            middle = start + ((full - start) // UNROLL * UNROLL if not self.kept and full - start > COPIED else 0)
-            out = [*(chains(start) if drain else []), *run(start, middle, UNROLL)]
+            middle = start + ((full - start) // together * together if not self.kept and full - start > COPIED else 0)
+            out = [*(chains(start) if drain else []), *run(start, middle, together)]
         far = self.near > 0
         return [*out, *run(middle, full, 0, far), *([Let("k", const(full)), *checked(far)] if self.row % team.step else []), *drain]
 
