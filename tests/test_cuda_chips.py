@@ -14,6 +14,7 @@ import cuda_backend
 import numpy as np
 import op_cases as cases
 import pytest
+from fuzz_oracle import Expected
 from op_cases import CASES, ELEMENTWISE, TENSOR, Case, graph_of, type_of
 
 import xlc
@@ -23,11 +24,10 @@ from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.chip import CHIPS
 from xlc.ir.node import Graph
 from xlc.ir.op import Op
-from xlc.ir.types import DTYPES, DType
+from xlc.ir.types import DTYPES, Dim, DType
 from xlc.pipeline import compile_graph
 from xlc.transform.grad import vjp_graph
 
-pytestmark = pytest.mark.skipif(not nvrtc.available(), reason="needs NVRTC: pip install nvidia-cuda-nvrtc")
 ALL = bool(os.environ.get("XLC_ALL"))
 NO_SLOPE = ("bitcast", "lookup", "argmax", "argmin", "argsort", "searchsorted")
 
@@ -59,6 +59,22 @@ def graphs(op: Op) -> Iterator[Graph]:
 @pytest.mark.parametrize("op", ELEMENTWISE + TENSOR, ids=lambda op: op.name)
 def test_generated(op: Op, chip: str) -> None:
     cuda_backend.check_resources(*(compile_graph(g, device=chip) for g in graphs(op)))
+
+
+@pytest.mark.skipif(not cuda_backend.DEVICES, reason=str(cuda_backend.MISSING))
+@pytest.mark.parametrize("op", [op for op in TENSOR if any(c.symbolic for c in CASES[op.name])], ids=lambda op: op.name)
+def test_named_sizes_run(op: Op) -> None:
+    """The text with named sizes computes what the interpreter does."""
+    for k, case in enumerate(CASES[op.name]):
+        for dtype in turn(cases.dtypes(op, case), k + len(op.name)) if case.symbolic else ():
+            args = cases.arguments(case, dtype)
+            assert case.symbolic is not None
+            shapes, attrs, _ = case.symbolic
+            graph = graph_of(op, [type_of(a).with_shape(s) for a, s in zip(args, shapes, strict=True)], attrs)
+            lone = {str(s) for p in graph.params for s in p.shape if isinstance(s, Dim)}
+            if all(name in lone for v in (*graph.params, *graph.results) for name in v.type.names):  # else no argument tells the size
+                wrong = Expected(graph, args).check(compile_graph(graph, device=cuda_backend.DEVICES[0]).run(args))
+                assert wrong is None, f"{wrong}: {op.name} {attrs} in {dtype}"
 
 
 # ------------------------------------------------------------------------------------------------ every schedule
