@@ -11,6 +11,7 @@ from typing import Any
 
 import cuda_shim
 from cuda_shim import ShimDevice
+from cuda_units import resources
 
 from xlc import pipeline
 from xlc.backends.cuda import nvrtc
@@ -26,28 +27,27 @@ CHIPS = ("cuda:sm_80", "cuda:sm_90") if nvrtc.available() and not ON_GPU else ()
 """Chips that are not here, for which everything is compiled."""
 
 LISTED = (  # what may use local memory, and why
-    (r"/ |% |xlc_floor_divide|xlc_remainder", "a 64-bit integer division is a call, which saves registers"),
+    (r"(?s)long long.*(/ |% |xlc_floor_divide|xlc_remainder)", "a 64-bit integer division is a call, which saves registers"),
+    (r"\A// pow\n", "powers of integers, up to 16 side by side, are squarings and nothing else: two registers of 128 are stored"),
 )
+CALL = 32  # bytes of registers that a call may save
 
 
-def check_resources(program: Any) -> None:
-    """Compile a program's module for the chip, and hold that no kernel spills registers or has an array in local memory, unless the list
-    says why, and that products in the background stay there."""
-    backend, plan = program.backend, program.plan
-    done = backend.compiled(backend.text(plan))
-    assert "(C75" not in done.log, done.log  # ptxas waits for each product, or puts waits of its own between
-    text = {k.name: k.function for k in emit_module(plan).kernels}
-    for entry, found in done.resources.items():
+def check_resources(*programs: Any) -> None:
+    """Compile the kernels of programs for their chip, and hold that none spills registers or has an array in local memory, unless the list
+    says why; nor more shared memory than a block may have."""
+    backend = programs[0].backend
+    for p in programs:
+        for entry in emit_module(p.plan).entries:
+            assert entry.shared <= backend.machine.shared, f"{entry.note} for {backend.device.arch} takes {entry.shared} bytes"
+    for unit, found in resources(backend, *(p.plan for p in programs)):
         if not found.local:
             continue
-        head = next((s for s in done.text.splitlines() if re.match(rf"XLC_(SHARED_)?ENTRY\({entry}\b", s)), "")
-        calls = set(re.findall(r"\bk\d+(?:_\d+)?\b", head))
-        bodies = "\n".join(text[k] for k in calls if k in text)
-        loop = "xlc_grid_sync" in re.split(rf"XLC_ENTRY\({entry}\b", done.text)[-1].partition("XLC_ENTRY(")[0]
-        if found.stack <= 32 and found.spill_stores <= 32 and (loop or any(done.text.count(f" {k}(") > 2 for k in calls)):
+        if unit.called and max(found.stack, found.spill_stores) <= CALL:
             continue  # a kernel that several launches, or a loop, share is a call, which saves some registers once
-        why = next((reason for pattern, reason in LISTED if re.search(pattern, bodies) and "long long" in bodies), None)
-        assert why is not None, f"{entry} for {backend.device.arch}: {found}\n{bodies}"
+        text = f"{unit.note}\n{unit.text}"
+        why = next((reason for pattern, reason in LISTED if re.search(pattern, text)), None)
+        assert why is not None, f"for {backend.device.arch}: {found}\n{text}"
 
 
 class ShimBackend(CudaBackend):

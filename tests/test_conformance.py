@@ -81,12 +81,11 @@ def _samples(op: Op, k: int, dtype: DType, shape: Sequence[int], rng: np.random.
 
 ELEMENTWISE = [op for op in OPS.values() if op.kind == "elementwise" and op.name not in ("cast", "bitcast", "lookup", "where")]
 CASES = [(backend, fuse) for backend in BACKENDS for fuse in (True, False) if fuse or backend not in CHIPS]
-OLDER = ("f32", "bf16", "i64")  # dtypes for which the older of two chips is compiled for, too: its code differs in these
 
 
 def everywhere(dtypes: Sequence[DType]) -> Any:
     """Each of these dtypes on each backend, fused and not."""
-    cases = [(b, f, d) for b, f in CASES for d in dtypes if b != "cuda:sm_80" or d.name in OLDER]
+    cases = [(b, f, d) for b, f in CASES for d in dtypes]
     ids = [f"{b}-{'fused' if f else 'separate'}-{d}" for b, f, d in cases]
     return pytest.mark.parametrize(("backend", "fuse", "dtype"), cases, ids=ids)
 

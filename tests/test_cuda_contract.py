@@ -119,6 +119,19 @@ def test_symbolic_sizes() -> None:
         np.testing.assert_allclose(depth(x, y), x.astype("f8").T @ y, rtol=0, atol=1e-4)
 
 
+@shim
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_operands_that_run_along_a_named_size(dtype: str) -> None:
+    """All sizes have names, in both orders of both operands; also with few rows."""
+    rng = np.random.default_rng(4)
+    f = xlc.jit(lambda a, at, b, bt: (a @ b, at.T @ b, a @ bt.T, at.T @ bt.T, b[:, :2].T @ at), device="shim:random",
+                dynamic={"a": {0: "m", 1: "k"}, "at": {0: "k", 1: "m"}, "b": {0: "k", 1: "n"}, "bt": {0: "n", 1: "k"}})
+    for m, k, n in ((5, 8, 9), (34, 1, 3), (3, 40, 16)):
+        a, at, b, bt = (draw(rng, s, dtype) for s in ((m, k), (k, m), (k, n), (n, k)))
+        for y, (x, z) in zip(f(a, at, b, bt), ((a, b), (at.T, b), (a, bt.T), (at.T, bt.T), (b[:, :2].T, at)), strict=True):
+            close(y, x, z, UNIT[a.dtype.char])
+
+
 # ------------------------------------------------------------------------------------------------ convolutions
 
 

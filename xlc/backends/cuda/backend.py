@@ -116,11 +116,14 @@ class CudaBackend:
             return file.read_text("utf-8")
         return (module or emit_module(plan)).text
 
+    def captured(self, module: Module) -> bool:
+        """Whether a plan runs as a CUDA graph: it has several launches, and no call of a library, which takes addresses from the host."""
+        return self.graphs and len(module.entries) > DIRECT and not any(e.library for e in module.entries)
+
     def compile(self, plan: Plan) -> bytes:
         module = emit_module(plan)
         text = self.text(plan, module)
-        calls = any(e.library for e in module.entries)  # which take addresses from the host
-        graph = self.graphs and len(module.entries) > DIRECT and not calls
+        graph = self.captured(module)
         binary = self.binary(text, graph)
         entries = [[e.name, e.blocks, e.shared, e.cooperative, e.slots, e.library] for e in module.entries]
         head = json.dumps({"entries": entries, "places": places(plan),

@@ -12,7 +12,8 @@
 //     }
 //     XLC_ENTRY(l0) { k0((const float*)XLC_AT(0), (float*)XLC_AT(1), XLC_SIZE(0), blockIdx.x); }
 //
-// XLC_ENTRY(name, n) says that n blocks on a multiprocessor are enough: with no number, ptxas may aim at more, and spill for that.
+// XLC_ENTRY(name, n) says that n blocks on a multiprocessor are enough: with no number, ptxas may aim at more, and spill for that. It aims
+// at half of the threads that there is room for: of 2048 they leave a thread 128 registers, of 1536 only 80, and there one block is enough.
 //
 // The table is the argument of an entry by value. With -DXLC_GRAPH it lies in device memory, at an address that a captured graph keeps,
 // and XLC_TABLE also makes the entry `xlc_set_table(Table* table, Table value)`, which writes it (one block) before each replay.
@@ -28,6 +29,13 @@
 #ifndef XLC_PRELUDE
 #define XLC_PRELUDE
 
+#if __CUDA_ARCH__ == 750 || __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000 || __CUDA_ARCH__ == 1030
+#define XLC_BOUNDS(...) __launch_bounds__(__VA_ARGS__)
+#else
+#define XLC_SECOND(a, b, ...) b
+#define XLC_BOUNDS(...) __launch_bounds__(256, XLC_SECOND(__VA_ARGS__, 1, 0))
+#endif
+
 #define XLC_TABLE_STRUCT(A, S) struct Table { void* at[(A) ? (A) : 1]; long long sizes[(S) ? (S) : 1]; };
 struct XlcSlot { long long place, offset; };
 template <class T, int N> struct XlcCall { T table; XlcSlot slots[(N) ? (N) : 1]; };
@@ -36,7 +44,7 @@ template <class T, int N> struct XlcCall { T table; XlcSlot slots[(N) ? (N) : 1]
   extern "C" __global__ void __launch_bounds__(256) xlc_set_table(Table* table, const __grid_constant__ Table value) { \
     for (unsigned i = threadIdx.x; i < sizeof(Table) / 8; i += 256) ((long long*)table)[i] = ((const long long*)&value)[i]; \
   }
-#define XLC_ENTRY(name, ...) extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const Table* __restrict__ table)
+#define XLC_ENTRY(name, ...) extern "C" __global__ void XLC_BOUNDS(256, ##__VA_ARGS__) name(const Table* __restrict__ table)
 #define XLC_AT(k) xlc_global(table->at[k])
 #define XLC_SIZE(k) (table->sizes[k])
 #define XLC_SHARED_ENTRY(name, N, ...) \
@@ -44,7 +52,7 @@ template <class T, int N> struct XlcCall { T table; XlcSlot slots[(N) ? (N) : 1]
 #define XLC_CALL const Table* const table = call.table;
 #else
 #define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S)
-#define XLC_ENTRY(name, ...) extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const __grid_constant__ Table table)
+#define XLC_ENTRY(name, ...) extern "C" __global__ void XLC_BOUNDS(256, ##__VA_ARGS__) name(const __grid_constant__ Table table)
 #define XLC_AT(k) (table.at[k])
 #define XLC_SIZE(k) (table.sizes[k])
 #define XLC_SHARED_ENTRY(name, N, ...) \

@@ -67,7 +67,7 @@ class Operand:
             return 1
         widest = max(e.dtype.bytes for e in walk(self.value) if e.op is LOAD)
         lanes = BYTES // widest
-        while not divides(lanes, dims[-1].extent):
+        while lanes > 1 and not divides(lanes, dims[-1].extent):  # no number divides a size that has a name
             lanes //= 2
         return max(lanes, 1)
 
