@@ -1,6 +1,6 @@
 """The CUDA backend where there is no GPU: ``jit(f, device="shim")`` runs the CUDA text on the CPU, in the order of threads that follows the
-colon, as for the chip that follows the next: shim, shim:descending, shim:random, shim:random:sm_90. With XLC_CUDA_DEVICE=gpu all of them are
-this machine's GPU (see ``cuda_gpu``)."""
+colon, as for the chip that follows the next: shim, shim:descending, shim:random, shim:random:sm_90. With XLC_CUDA_DEVICE=gpu all of these
+are this machine's GPU (see ``cuda_gpu``)."""
 
 from __future__ import annotations
 
