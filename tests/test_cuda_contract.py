@@ -230,6 +230,8 @@ def test_what_follows_is_fused(dtype: str) -> None:
 
 
 def test_long_sums_with_few_results_are_cut() -> None:
+    if cuda_backend.ON_GPU:
+        pytest.skip("depends on how many multiprocessors there are")
     x, y = np.zeros((20000, 24), "f4"), np.zeros((20000, 40), "f4")
     assert len(kernels(lambda x, y: x.T @ y, x, y)) == 2
     assert len(kernels(lambda x, y: x.T @ y, x[:500], y[:500])) == 1
@@ -249,6 +251,8 @@ def test_cut_sums() -> None:
 @pytest.mark.parametrize(("dtype", "missing"), [("f4", "__syncthreads();"), ("f2", "__syncthreads();"), ("f2", "xlc_cp_wait<1>();")])
 def test_what_is_missing_is_found(dtype: str, missing: str, tmp_path: Any) -> None:
     """A barrier, or the wait for copies in the background: then some order of threads gives another result."""
+    if cuda_backend.ON_GPU:
+        pytest.skip("is about the shim")
     rng = np.random.default_rng(4)
     x, w = draw(rng, (40, 160), dtype), draw(rng, (160, 40), dtype)
     compiled = xlc.jit(lambda x, w: x @ w, device="shim:random").compile(x, w)
