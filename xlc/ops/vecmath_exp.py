@@ -49,8 +49,8 @@ def split(x: Expr) -> tuple[Expr, Expr]:
 def scale(y: Expr, k: Expr) -> Expr:
     """y * 2**n for k = n + 2 * bias, rounded once."""
     f = format_of(y)
-    half = (k >> 1) << f.mantissa
-    return y * from_bits(half) * from_bits((k << f.mantissa) - half)
+    half = k >> 1
+    return y * from_bits(half << f.mantissa) * from_bits((k - half) << f.mantissa)
 
 
 def expm1_near(r: Expr) -> Expr:
