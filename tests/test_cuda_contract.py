@@ -303,6 +303,8 @@ def large() -> list[tuple[str, Any, tuple[Any, ...], int]]:
         ("i8", mm, (z(2048, 2048, dtype="i1"), z(2048, 2048, dtype="i1")), 168),
         ("bf16", mm, (z(4096, 4096, **half), z(4096, 4096, **half)), 192),
         ("bf16 with gelu", lambda x, y, b: xlc.nn.gelu(x @ y.T + b), (z(4096, 1024, **half), z(4096, 1024, **half), z(4096, **half)), 192),
+        ("f16 with a residual", lambda x, y, b, r: x @ y + b + r, (*[z(4096, 4096, dtype="f2")] * 2, z(4096, dtype="f2"),
+                                                                   z(4096, 4096, dtype="f2")), 192),
         ("bf16, primes", mm, (z(1031, 1033, **half), z(1033, 1031, **half)), 192),
         ("conv", lambda x, w: xlc.nn.conv(x, w, padding=1), (z(32, 56, 56, 64), z(3, 3, 64, 64)), 168),
         ("conv of halves", lambda x, w: xlc.nn.conv(x, w, stride=2), (z(32, 57, 57, 64, dtype="f2"), z(3, 3, 64, 64, dtype="f2")), 128),
@@ -314,7 +316,7 @@ def large() -> list[tuple[str, Any, tuple[Any, ...], int]]:
 
 @chips
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("case", range(13))
+@pytest.mark.parametrize("case", range(14))
 def test_registers(case: int, arch: str) -> None:
     """No spills, no local memory."""
     name, f, args, most = large()[case]

@@ -261,7 +261,8 @@ class _KernelChecker:
             self.fail(f"mma of the shape {s.shape} in {s.products} products: expected multiples of ({high}, 16, {step}), in 1 or 3")
         if s.group not in (32, 128) or s.group == 128 and s.a.dtype is f32:
             self.fail(f"mma of {s.a.dtype} by {s.group} threads: expected 32, or 128 of halves")
-        if s.acc.space != "register" or s.acc.shape[1:] != (rows * columns // s.group,) or s.b.space != "shared":
+        spaces = s.acc.space == "register" and s.a.space in ("shared", "register") and s.b.space == "shared"
+        if not spaces or s.acc.shape[1:] != (rows * columns // s.group,):
             self.fail(f"mma of the shape {s.shape} adds to {s.acc.name}, {s.acc.dtype}{list(s.acc.shape)} {s.acc.space}")
         self.access(s.acc, (s.thread, const(0)), None, True)
         operands = [(s.a, s.a_at, s.a_steps, rows), (s.b, s.b_at, s.b_steps, columns)]

@@ -117,6 +117,11 @@ def shifted(peak: Expr, factor: float | None = None) -> Expr:
     return shift if factor is None else shift * (factor * LOG2_E)
 
 
+def rescaling(old: Expr, shift: Expr, factor: float | None = None) -> Expr:
+    """By what is multiplied that was summed where the maximum was ``old``, for it to be summed under ``shift``."""
+    return lookup(EXPONENTIAL)(old - shift) if factor is None else lookup(APPROXIMATE)(old * (factor * LOG2_E) - shift)
+
+
 def exponential(x: Expr, shift: Expr, factor: float | None = None) -> Expr:
     """exp(x - m). With a factor it is exp((x - m) * factor), in two instructions where the machine has ``APPROXIMATE``: what is raised is
     rounded once, so that the relative error of the result is |x - m| * factor * 2**-24 + 2**-22, and, as the shift is rounded, too, a
@@ -238,4 +243,4 @@ def factored(x: Expr) -> tuple[Expr, float]:
     return x, 1.0
 
 
-__all__ = ["ACC", "P", "Online", "exponential", "factored", "recognised", "shifted", "together", "widened"]
+__all__ = ["ACC", "P", "Online", "exponential", "factored", "recognised", "rescaling", "shifted", "together", "widened"]

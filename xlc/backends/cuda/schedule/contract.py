@@ -21,17 +21,19 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places
 from xlc.schedule.product import Product
 
+from ..chip import chip
 from .contraction import Contraction
 from .few import few_rows
 from .operand import length
 from .tensor import OnTensorCores, copied, products
 from .tiled import SIDE, Tile, Tiled
-from .warpgroup import DEPTH, OnWarpgroups
+from .warpgroup import DEPTH, SHARED, OnWarpgroups
 
 if TYPE_CHECKING:
     from ..backend import Gpu
 
 UNKNOWN = 4096  # what a symbolic size is taken for
+FIRST = 1500  # cycles until what is read first is there
 
 
 def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt, ...]:
@@ -45,9 +47,10 @@ def lower_contraction(group: Group, places: Places, machine: Any) -> tuple[Stmt,
         return tuple(few)
     taken = products(c, machine.arch)
     if taken is not None and taken[0].bits == 16 and machine.wgmma and not (isinstance(c.depth, int) and c.depth <= DEPTH // 2):
-        return tuple(OnWarpgroups(c, warpgroup_tile(c, machine, taken[0]), taken[0]).nest())
+        return tuple(OnWarpgroups(c, warpgroup_tile(c, machine, taken[0]), taken[0], machine.shared).nest())
     if taken is not None:
-        return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0]), *taken).nest())
+        exchanges = chip(machine.arch).capability >= 80  # ptxas spills for it on sm_75, though there is room
+        return tuple(OnTensorCores(c, tensor_tile(c, machine, taken[0]), *taken, exchanges).nest())
     return tuple(Tiled(c, register_tile(c, machine)).nest())
 
 
@@ -79,15 +82,18 @@ def tensor_tile(c: Contraction, machine: Gpu, dtype: DType) -> Tile:
 
 def warpgroup_tile(c: Contraction, machine: Gpu, dtype: DType) -> Tile:
     """For tensor cores that four warps use together: 2048 multiplications in a cycle, while shared memory moves 128 bytes. Each 64 rows are
-    read once, and the columns once for each of them."""
+    read once, and the columns once for each of them. Beside the steps there are the first tiles' way from memory, and the results'; where
+    two blocks share a multiprocessor, one has its steps meanwhile."""
     sides = [(64, 128), (64, 256), (128, 64), (128, 128)]
     if copied(c.a, dtype) and copied(c.b, dtype):
         sides += [(128, 256), (256, 128)]
+    depth = c.depth if isinstance(c.depth, int) else UNKNOWN
 
     def cycles(t: Tile) -> float:
         products, columns = t.rows * t.columns / 2048, t.columns if t.rows > 64 else t.columns / 2
         reads = max(t.rows // 64, 2) * (64 + columns)
-        return max(products, (reads + t.rows + t.columns) * dtype.bytes / 128)
+        step = DEPTH * max(products, (reads + t.rows + t.columns) * dtype.bytes / 128)
+        return -(-depth // DEPTH) * step + (FIRST + t.rows * t.columns / 12) / (2 if t.rows * t.columns <= SHARED else 1)
 
     return min((Tile(*s, DEPTH) for s in sides), key=lambda t: (rounds(c, t, machine) * cycles(t), t.rows * t.columns))
 

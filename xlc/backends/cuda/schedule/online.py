@@ -13,7 +13,8 @@
 
 What is computed is what ``xlc.schedule.online`` recognises. A row belongs to lanes of one warp, so that m and l need shuffles alone. Tensor
 cores multiply where they take the operands (then a warp has 16 or 32 whole rows), else single threads do, with fma. Probabilities in halves
-stay in the registers that are the next product's left operand; others go through shared memory. The keys are taken in order, 64 at a time,
+stay in the registers that are the next product's left operand; others go through shared memory. Where four warps multiply together, in the
+background, they wait for the product with values once they have begun the next step's scores. The keys are taken in order, 64 at a time,
 and within these in one order: a row's sums depend on the shape and the chip alone.
 
 The greatest score is taken with ``fmax``, for which nan is no number: a score that is nan makes its exponential nan, and with it l and the
@@ -37,7 +38,7 @@ from xlc.passes.group import Group
 from xlc.schedule.inline import Places, flat
 from xlc.schedule.lower import inputs_of_stages
 from xlc.schedule.nest import minimum
-from xlc.schedule.online import ACC, Online, P, exponential, recognised, shifted
+from xlc.schedule.online import ACC, Online, P, exponential, recognised, rescaling, shifted
 from xlc.schedule.tile import pieces
 
 from .bind import T, threads
@@ -202,10 +203,10 @@ class _Kernel:
                    *([self.held] if self.form.halves else []), *([self.left] if isinstance(self.left, Buffer) else [])]
         with ix.ranges({T: const(256), KT: steps}):
             loop = Loop(KT["name"], first, last, 1, "serial", tuple(self.step(last)))
-            all_ = guarded(first < last, [loop, *self.done]) if self.done else [loop]  # no product is under way where there was none
+            work = guarded(first < last, [loop, *self.done]) if self.done else [loop]  # without a step, no product is under way
             total, lets = self.across("l", self.l, lookup("add"))
             return [Let("row", mt * self.form.rows), *(e for e in ends if not e.value.is_const), *map(Local, buffers),
-                    *self.start(first, last), *all_, *lets, threads(*self.epilogue(total))]
+                    *self.start(first, last), *work, *lets, threads(*self.epilogue(total))]
 
     def start(self, first: Expr, last: Expr) -> list[Stmt]:
         """Nothing summed; q, and the first keys and values on their way."""
@@ -303,7 +304,7 @@ class _Kernel:
         at = (T, sums.element(H, G, LANE))
         return [share.each_row([
             Let("x", self.row + share.row(H)), Let("new", lookup("fmax")(load(self.m, (T, H)), load(top, (T, H)))),
-            Let("shift", shifted(new, c)), Let("scale", exponential(load(self.m, (T, H)), shift, c)),
+            Let("shift", shifted(new, c)), Let("scale", rescaling(load(self.m, (T, H)), shift, c)),
             Store(self.m, (T, H), new), Store(self.l, (T, H), load(self.l, (T, H)) * scale), share.each(one),
             sums.each([Store(self.out, at, load(self.out, at) * scale)])])]
 

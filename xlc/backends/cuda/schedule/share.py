@@ -52,6 +52,7 @@ class Share:
     @property
     def span(self) -> tuple[Expr, int]:
         """The first of rows that follow each other and hold all of a thread (of its warp), and how many these are."""
+        assert self.together == 32 or self.high == 2  # of four warps, each has 16 rows of every 64
         return (T // 32 * (8 * self.high), 8 * self.high) if self.tensor else (T // LANES * self.high, self.high)
 
     def row(self, h: Expr) -> Expr:

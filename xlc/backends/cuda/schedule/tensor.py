@@ -22,7 +22,8 @@ from xlc.ir.types import DType, f32
 
 from .bind import T, pieces, threads
 from .contraction import Contraction, guarded
-from .operand import Operand, Staged, stripped
+from .exchange import COLUMNS, GROUPS, element, exchanged
+from .operand import Operand, Staged, divides, stripped
 from .tiled import KT, Tile, Tiled, finished
 
 PRODUCTS = {"highest": 0, "high": 3, "default": 1}
@@ -63,11 +64,14 @@ class OnTensorCores(Tiled):
     group, down, ahead, busy = 32, 2, 2, 1
     staged = staticmethod(padded)
 
-    def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int):
-        self.c, self.tile, self.products = c, tile, products
+    def __init__(self, c: Contraction, tile: Tile, dtype: DType, products: int, exchanges: bool = True):
+        self.c, self.tile, self.products, self.exchanges = c, tile, products, exchanges
         self.rows, self.columns = tile.rows // self.down, tile.columns // self.beside  # of a group
         self.plain = copied(c.a, dtype) and copied(c.b, dtype)
-        self.slots = self.ahead + self.busy if self.plain else 1 + self.busy
+        self.slots = (self.ahead if self.plain else 1) + self.busy
+        steps = pieces(c.depth, tile.depth)
+        if isinstance(steps, int):
+            self.slots = max(1, min(self.slots, steps))
         self.a, self.b = (self.staged(o, n, tile.depth, dtype, self.slots) for o, n in ((c.a, tile.rows), (c.b, tile.columns)))
         self.acc = Buffer("acc", f32, (256, self.rows * self.columns // self.group), "register")
 
@@ -104,16 +108,33 @@ class OnTensorCores(Tiled):
         group = T // self.group
         return group // self.beside * self.rows, group % self.beside * self.columns
 
+    @property
+    def whole(self) -> bool:
+        """Whether lanes exchange results, so that halves are stored eight at a time."""
+        p, free = self.c.product, self.c.b.free
+        if not (self.exchanges and self.columns % (GROUPS * COLUMNS) == 0 and free and divides(COLUMNS, free[-1].extent)):
+            return False
+        return all(p.buffers[r].dtype.bits == 16 and ix.coefficient(w, free[-1].var) == 1
+                   for r, w in zip(p.group.roots, p.where, strict=True))
+
+    def finish(self, row: Expr, column: Expr) -> list[Stmt]:
+        return [*(exchanged(self.acc) if self.whole else ()), *super().finish(row, column)]
+
     def epilogue(self, row: Expr, column: Expr) -> list[Stmt]:
         i, j, h = var("i"), var("j"), var("h_")
         (down, right), lane, warp = self.part, T % 32, T // 32 % (self.group // 32)
         step = self.group // 2  # rows of which a warp has 16
-        high, across = self.rows // step, self.columns // 8
+        near, wide = (COLUMNS, GROUPS * COLUMNS) if self.whole else (2, COLUMNS)
+        high, across = self.rows // step, self.columns // wide
+
+        def result(v: Expr) -> Expr:
+            at = i * across + j
+            return load(self.acc, (T, element(at, h, v) if self.whole else (at * 2 + h) * 2 + v))
+
         with ix.ranges({i: const(high), j: const(across), h: const(2), T: const(256)}):
             x = row + down + i * step + warp * 16 + h * 8 + lane // 4
-            y = column + right + j * 8 + lane % 4 * 2
-            body: Sequence[Stmt] = finished(self.c, self.tile, x, y, 2,
-                                            lambda w: load(self.acc, (T, ((i * across + j) * 2 + h) * 2 + w)))
+            y = column + right + j * wide + lane % 4 * near
+            body: Sequence[Stmt] = finished(self.c, self.tile, x, y, near, result)
         for v, n in ((h, 2), (j, across), (i, high)):
             body = [Loop(v["name"], const(0), const(n), 1, "unroll", tuple(body))]
         return list(body)

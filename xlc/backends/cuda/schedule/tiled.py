@@ -90,7 +90,10 @@ class Tiled:
     def block(self, mt: Expr, nt: Expr) -> list[Stmt]:
         row, column = var("row"), var("col")
         return [Let("row", mt * self.tile.rows), Let("col", nt * self.tile.columns), *(Local(s.buffer) for s in (self.a, self.b)),
-                Local(self.acc), *self.pipeline(row, column), threads(*self.epilogue(row, column))]
+                Local(self.acc), *self.pipeline(row, column), *self.finish(row, column)]
+
+    def finish(self, row: Expr, column: Expr) -> list[Stmt]:
+        return [threads(*self.epilogue(row, column))]
 
     def cleared(self) -> list[Stmt]:
         e, n = var("e"), self.acc.shape[1]
