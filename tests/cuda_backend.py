@@ -24,6 +24,7 @@ CHIPS = ("cuda:sm_80", "cuda:sm_90") if nvrtc.available() else ()
 
 LISTED = (  # what may use local memory, how many bytes of it, and why
     (r"\A// pow\n", 8, "powers of integers, up to 16 side by side, are squarings and nothing else: two registers of 128 are stored"),
+    (r"(?s)XLC_ENTRY.*XLC_ENTRY|xlc_grid_sync", 32, "a function that several launches, or a loop, call saves some registers once"),
 )
 
 
