@@ -1,19 +1,19 @@
-"""What NVRTC makes of the kernels of a plan, for a chip that is not here: registers, shared memory, spills, arrays in local memory.
+"""What NVRTC makes of the kernels of plans, for a chip that is not here: registers, shared memory, spills, arrays in local memory.
 
     resources(backend, plan, ...)            -> [(Unit(text="static __device__ void @k0(...) {...}", ...), Resources(...)), ...]
 
 A unit is what the assembler sees as one function: a kernel, or a loop or branch with the kernels of its bodies. It is compiled once for a
-chip, however many programs have it, in this process, another one or an earlier run: what is found goes to xlc's cache on disk under
-its text. Those of a plan that are new are one module, so that NVRTC starts once.
+chip, however many programs have it, in this process, another one or an earlier run: what is found is kept in xlc's cache, under the digest
+of its text. Those that are new are one module, so that NVRTC starts once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from xlc.backends.cuda import nvrtc
 from xlc.backends.cuda.backend import CudaBackend
@@ -27,13 +27,16 @@ BATCH = 64  # units of a module at most: so many are one start of NVRTC, and an 
 @dataclass(frozen=True)
 class Unit:
     """``text``: functions and entries in which ``@`` begins each name that differs from module to module; ``tables``: what it reads;
-    ``note``: what it computes; ``called``: whether its kernels are functions that are called."""
+    ``graph``: whether addresses lie in device memory; ``note``: what it computes."""
 
     text: str
     tables: tuple[str, ...]
     graph: bool
-    called: bool
-    note: str
+    note: str = field(compare=False)
+
+    @property
+    def digest(self) -> str:
+        return cache.digest("\n".join([str(self.graph), *self.tables, self.text]).encode())
 
 
 def units(module: Module, graph: bool) -> Iterator[Unit]:
@@ -45,12 +48,12 @@ def units(module: Module, graph: bool) -> Iterator[Unit]:
         functions = [re.sub(r"^(?://.*\n)+", "", k.function) for k in own]
         note = " ".join(line for k in own for line in k.function.splitlines()[:1] if line.startswith("//"))
         tables = tuple(f"static __device__ const {t}" for k in own for t in k.tables.values())
-        alone = len(own) == 1 and "\n" not in text.strip()
+        alone = len(own) == 1 and "\n" not in text.strip()  # a launch
         entry = _entry(functions[0], text, own[0].name) if alone else re.sub(r"\A(XLC_ENTRY\()\w+", r"\1@e", text)
         text = "\n\n".join([*functions, entry])
         for n, k in enumerate(own):
             text = re.sub(rf"\b{k.name}(?=\()", f"@k{n}", text)
-        yield Unit(text, tables, graph, not alone, note)
+        yield Unit(text, tables, graph, note)
 
 
 def _entry(function: str, entry: str, name: str) -> str:
@@ -72,15 +75,14 @@ def resources(backend: CudaBackend, *plans: Plan) -> list[tuple[Unit, nvrtc.Reso
     for plan in plans:
         module = emit_module(plan)
         wanted |= dict.fromkeys(units(module, backend.captured(module)))
-    known = {u: r for u in wanted if (r := _recall(u, backend))}
+    known = _known(backend)
+    known.read()
     for graph in (False, True):
-        new = [u for u in wanted if u not in known and u.graph == graph]
+        new = [u for u in wanted if u.graph == graph and u.digest not in known.found]
         for at in range(0, len(new), BATCH):
             some = new[at:at + BATCH]
-            known |= zip(some, _compile(some, backend), strict=True)
-    for u in wanted:
-        _remember(u, backend, known[u])
-    return [(u, known[u]) for u in wanted]
+            known.add({u.digest: r for u, r in zip(some, _compile(some, backend), strict=True)})
+    return [(u, known.found[u.digest]) for u in wanted]
 
 
 def _compile(some: list[Unit], backend: CudaBackend) -> list[nvrtc.Resources]:
@@ -96,25 +98,37 @@ def _compile(some: list[Unit], backend: CudaBackend) -> list[nvrtc.Resources]:
             for k in range(len(some))]
 
 
-_found: dict[str, nvrtc.Resources] = {}
+class _Known:
+    """What is known of a chip's units: in a file, where there is a cache, to which all processes append a line for each."""
+
+    def __init__(self, backend: CudaBackend):
+        name = cache.digest(f"{backend.key} {backend.device.arch} {nvrtc.OPTIONS}".encode())[:16]
+        folder = cache.folder()
+        self.file, self.at = folder and folder / f"units-{name}.txt", 0
+        self.found: dict[str, nvrtc.Resources] = {}
+
+    def read(self) -> None:
+        """What was added since the last time."""
+        if self.file is None or not self.file.exists():
+            return
+        with self.file.open("rb") as file:
+            file.seek(self.at)
+            lines = file.read().splitlines(keepends=True)
+        for line in lines:
+            if line.endswith(b"\n"):
+                digest, *numbers = line.decode().split()
+                self.found[digest] = nvrtc.Resources(*map(int, numbers))
+                self.at += len(line)
+
+    def add(self, found: Mapping[str, nvrtc.Resources]) -> None:
+        self.found |= found
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("ab", buffering=0) as file:  # one write, which no other process tears
+                file.write("".join(f"{d} {' '.join(map(str, dataclasses.astuple(r)))}\n" for d, r in found.items()).encode())
 
 
-def _key(u: Unit, backend: CudaBackend) -> str:
-    return cache.digest("\n".join(["resources", backend.key, backend.device.arch, str(u.graph), *u.tables, u.text]).encode())
-
-
-def _recall(u: Unit, backend: CudaBackend) -> nvrtc.Resources | None:
-    key = _key(u, backend)
-    if key not in _found and (data := cache.get(key)):
-        _found[key] = nvrtc.Resources(**json.loads(data))
-    return _found.get(key)
-
-
-def _remember(u: Unit, backend: CudaBackend, r: nvrtc.Resources) -> None:
-    key = _key(u, backend)
-    if key not in _found:
-        _found[key] = r
-        cache.put(key, json.dumps(dataclasses.asdict(r)).encode())
+_known = functools.cache(_Known)
 
 
 __all__ = ["Unit", "resources", "units"]
