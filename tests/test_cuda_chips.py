@@ -1,6 +1,7 @@
-"""What chips make of kernels: those of the generated operator tests with named sizes and gradients, and every schedule for every chip.
+"""What chips make of kernels: those of the operator table's cases, with named sizes and gradients, and every schedule for every chip.
 
-Nothing runs here; NVRTC compiles, and no kernel may spill registers or have an array in local memory (``cuda_backend.check_resources``).
+NVRTC compiles, and no kernel may spill registers or have an array in local memory (``cuda_backend.check_resources``). Only the cases with
+named sizes run, on the shim. The conformance suite and the networks are compiled where they are tested.
 ``XLC_ALL=1`` takes every dtype of every case, and its gradients in all of them; without it, the dtypes take turns.
 """
 
