@@ -40,9 +40,8 @@ def test_dump_is_written_even_if_the_program_is_in_the_cache(arguments, tmp_path
         with xlc.config.context(dump=str(tmp_path / "dump")):
             xlc.jit(layer)(*arguments)
     files = sorted(p.name for p in (tmp_path / "dump").glob("*/*"))
-    assert [f.split("-")[1] for f in files] == ["decompose.graph", "control.graph", "simplify.graph", "split.graph", "layout.graph",
-                                                "fold.graph",
-                                                "results.graph", "fuse.txt", "lower.txt", "memory.plan"]
+    assert [f.split("-")[1] for f in files] == ["decompose.graph", "control.graph", "simplify.graph", "recompute.graph", "split.graph",
+                                                "layout.graph", "fold.graph", "results.graph", "fuse.txt", "lower.txt", "memory.plan"]
 
 
 def test_check_runs_every_kernel(arguments):
@@ -63,7 +62,7 @@ def test_check_names_the_wrong_kernel_and_the_line():
         check_launches(SimpleNamespace(compilation=SimpleNamespace(stages=wrong), backend=good.backend))
 
 
-@pytest.mark.parametrize("names", ["simplify", "split", "layout", "fold", "simplify,split,layout,fold", "multiply_one"])
+@pytest.mark.parametrize("names", ["simplify", "recompute", "split", "layout", "fold", "simplify,split,layout,fold", "multiply_one"])
 def test_passes_and_rules_can_be_left_out(names, arguments):
     w = arguments[1]
     with xlc.config.context(skip=names):

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from xlc.ir.node import Node, full, make
+from xlc.ir.node import Graph, Node, full, make
 from xlc.ir.op import lookup
 from xlc.ir.types import Size, Type, f32
 
-from .group import is_free
+from .group import comes_later, is_free
 from .layout import free_dimensions
 
 
@@ -50,11 +50,6 @@ class Family:
     @property
     def shown(self) -> str:
         return f"{self.inner[0].op.name} {self.inner[0].type}"
-
-
-def comes_later(n: Node) -> bool:
-    """Whether it is a barrier, behind what is not read."""
-    return len(n.operands) < len(n.args)
 
 
 def base(n: Node) -> Node:
@@ -114,6 +109,8 @@ class Builder:
             return full(Type(n.dtype, shape), n["value"])
         if n.op.name == "iota":
             return n.op(**{**n.attributes, "shape": shape, "axis": _exchange(n["axis"], n.rank) if turned else n["axis"]})
+        if n.op.name == "broadcast" and (made := _generated(n.args[0], n.shape, n["axes"])) is not None:
+            return self.value(made, turned)
         if n.op.name == "broadcast" and not (turned and {n.rank - 1, n.rank - 2} <= set(n["axes"])):
             axes = tuple(_exchange(a, n.rank) for a in n["axes"]) if turned else n["axes"]
             return n.op(self.read(n.args[0]), shape=shape, axes=axes)
@@ -182,6 +179,20 @@ class Builder:
         return lookup("transpose")(found, axes=(*range(count), *range(count + 1, found.rank), count))
 
 
+def _generated(x: Node, shape: tuple[Size, ...], axes: tuple[int, ...]) -> Node | None:
+    """A broadcast of what is made of nothing, made at that shape."""
+    made: dict[Node, Node | None] = {}
+    for n in Graph((), (x,)).nodes() if x.op.kind in ("elementwise", "create") else ():
+        args = [made[a] for a in n.args]
+        if n.op.name == "iota":
+            made[n] = n.op(**{**n.attributes, "shape": shape, "axis": axes[n["axis"]]})
+        elif n.op.name == "full":
+            made[n] = full(Type(n.dtype, shape), n["value"])
+        else:
+            made[n] = None if n.op.kind != "elementwise" or None in args else n.op(*args, **n.attributes)
+    return made.get(x)
+
+
 def _exchange(d: int, rank: int) -> int:
     return {rank - 1: rank - 2, rank - 2: rank - 1}.get(d, d)
 
@@ -198,7 +209,7 @@ def _peeled(e: Node, inner: Collection[Node], factor: Node | None = None) -> tup
     name, args, multiply = e.op.name, e.args, lookup("multiply")
     one = full(e.type, 1.0) if factor is None else factor
     if name == "multiply":
-        steps = [(a, b if factor is None else multiply(factor, b)) for a, b in (args, args[::-1])]
+        steps = [(a, b if factor is None else multiply(factor, b)) for a, b in dict.fromkeys((args, args[::-1]))]
     elif name == "divide":
         steps = [(args[0], e.op(one, args[1]))]
     elif name == "negative":
@@ -210,4 +221,4 @@ def _peeled(e: Node, inner: Collection[Node], factor: Node | None = None) -> tup
     return next((found for a, times in steps if (found := _peeled(a, inner, times)) is not None), None)
 
 
-__all__ = ["Builder", "Family", "Outer", "base", "cast_like", "comes_later"]
+__all__ = ["Builder", "Family", "Outer", "base", "cast_like"]

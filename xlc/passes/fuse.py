@@ -26,7 +26,7 @@ from xlc.ir.node import Graph, Node, call_of
 from xlc.ir.types import f32, product
 
 from .cost import costs
-from .group import Group, Index, Partition, in_memory, is_anchor, is_free, needed_at
+from .group import Group, Index, Partition, comes_later, in_memory, is_anchor, is_free, needed_at
 
 CHEAP = 3  # scalar operations that may be repeated for the same element
 AGAIN = 8  # scalar operations that cost less in one more kernel than to store and load their result
@@ -125,7 +125,7 @@ class _Fuser:
         """Why n cannot be computed inside g, or None."""
         if n.op.name == "copy":
             return "it is rearranged in memory first, for the kernel that reads it"
-        if (n.op.kind == "reduction" or is_anchor(n)) and any(c in g.at and len(c.operands) < len(c.args) for c in self.uses[n]):
+        if (n.op.kind == "reduction" or is_anchor(n)) and any(c in g.at and comes_later(c) for c in self.uses[n]):
             return "a barrier stands between it and its consumer"
         operand = [c for c in self.uses[n] if c in g.at and (is_anchor(c) or c in g.operands)]
         if operand:

@@ -123,6 +123,11 @@ def is_anchor(n: Node) -> bool:
     return n.op.pull is None and n.op.kind not in ("reduction", "elementwise") and not in_memory(n)
 
 
+def comes_later(n: Node) -> bool:
+    """Whether it is a barrier: what is computed from it comes after what it holds, and so not together with what it reads."""
+    return len(n.operands) < len(n.args)
+
+
 def reads(node: Node, index: Index, reduced: Index = ()) -> list[tuple[Node, Index]]:
     """Which elements of its arguments a node reads for its element at ``index``."""
     if node.op.kind == "elementwise":

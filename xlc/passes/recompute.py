@@ -29,8 +29,9 @@ from xlc.ir.node import Graph, Node, make, parameter
 from xlc.ir.op import lookup
 from xlc.ir.types import Type, bool_, f32
 
-from .between import Builder, Family, Outer, base, cast_like, comes_later
+from .between import Builder, Family, Outer, base, cast_like
 from .fuse import FusionOptions, fuse
+from .group import comes_later
 from .layout import free_dimensions
 from .tile import tile
 
@@ -174,7 +175,7 @@ class _Trial:
         if len(forward) != 1:
             return "one contraction has to read the rows that are reduced, with nothing else between" if forward else \
                 "no contraction reads the rows that are reduced"
-        results = [(*forward, *(start.reduced(r) for r in rows))]
+        results = [(*forward, *dict.fromkeys(start.reduced(r) for r in rows))]
         for o in f.outer:
             if o is not f.forward:
                 other = start.read(o.other)

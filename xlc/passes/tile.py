@@ -25,7 +25,7 @@ from xlc.ir.node import Graph, Node
 from xlc.ir.types import Size, f32, product
 
 from .fuse import FusionOptions
-from .group import Group, Partition, Tiling, needed_at, reads
+from .group import Group, Partition, Tiling, comes_later, needed_at, reads
 from .layout import choose_tile, element, free_dimensions
 
 MOST_TILES = 3  # register tiles that a block is high: their rows share what is loaded of the right operands
@@ -138,7 +138,8 @@ class _Tiler:
                 continue
             at = needed_at(n, g, self.uses)
             covered = [g.extents[v] for v in front] == list(n.shape[:shared])
-            if covered and at and all(i[:shared] == front for i in at) and not any(c is g.anchor or c in g.operands for c in self.uses[n]):
+            if covered and at and all(i[:shared] == front for i in at) and not any(
+                    c is g.anchor or c in g.operands or c in g.at and comes_later(c) for c in self.uses[n]):
                 found = self.stages(producer, shared)
                 if any(s.kind == "contraction" for s in found):
                     before += found
