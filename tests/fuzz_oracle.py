@@ -100,11 +100,13 @@ def _bounded(error: np.ndarray, total: np.ndarray, d: DType) -> np.ndarray:
 
 
 def _noisy(n: Node, args: Sequence[np.ndarray], y: np.ndarray, rng: np.random.Generator, run: int) -> np.ndarray:
-    """The value with an error that the operator may make; what may be anything is something else in each of four runs."""
+    """The value with an error that the operator may make; what may be anything is something else in each of four runs, and a nan has
+    the other sign in every second one."""
     if not n.dtype.is_float:
         return y
     if n.op.name in UNSIGNED_ZERO:
         y = np.where(y == 0, np.where(rng.integers(0, 2, y.shape) == 1, -y, y), y).astype(y.dtype)
+    y = np.where(np.isnan(y), np.asarray((np.nan, -np.nan)[run % 2]).astype(y.dtype), y)  # which sign a nan has is left open
     error = np.asarray(_spread(n, args, y))
     if not np.any(error != 0):
         return y

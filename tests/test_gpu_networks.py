@@ -6,17 +6,16 @@ import os
 
 import numpy as np
 import pytest
-from test_cuda_networks import EVERY
 
 import xlc
-from examples.networks import network
+from examples.networks import NETWORKS, network
 from examples.networks.network import arguments, distance, ours
 from xlc.backends.cuda import device
 
 pytestmark = pytest.mark.skipif(os.environ.get("XLC_CUDA_DEVICE") != "gpu", reason="runs on a GPU: XLC_CUDA_DEVICE=gpu")
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_forward_and_gradients_equal_the_cpus(name: str) -> None:
     net, gpu = network(name), device.current()
     given = arguments(net, np.float64)
