@@ -48,7 +48,7 @@ template <class T, int N> struct XlcCall { T table; XlcSlot slots[(N) ? (N) : 1]
 #define XLC_AT(k) xlc_global(table->at[k])
 #define XLC_SIZE(k) (table->sizes[k])
 #define XLC_SHARED_ENTRY(name, N, ...) \
-  extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const __grid_constant__ XlcCall<const Table*, N> call)
+  extern "C" __global__ void XLC_BOUNDS(256, ##__VA_ARGS__) name(const __grid_constant__ XlcCall<const Table*, N> call)
 #define XLC_CALL const Table* const table = call.table;
 #else
 #define XLC_TABLE(A, S) XLC_TABLE_STRUCT(A, S)
@@ -56,7 +56,7 @@ template <class T, int N> struct XlcCall { T table; XlcSlot slots[(N) ? (N) : 1]
 #define XLC_AT(k) (table.at[k])
 #define XLC_SIZE(k) (table.sizes[k])
 #define XLC_SHARED_ENTRY(name, N, ...) \
-  extern "C" __global__ void __launch_bounds__(256, ##__VA_ARGS__) name(const __grid_constant__ XlcCall<Table, N> call)
+  extern "C" __global__ void XLC_BOUNDS(256, ##__VA_ARGS__) name(const __grid_constant__ XlcCall<Table, N> call)
 #define XLC_CALL const Table& table = call.table;
 #endif
 #define XLC_SLOT(k) ((char*)XLC_AT(call.slots[k].place) + call.slots[k].offset)
