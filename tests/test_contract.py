@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -39,3 +40,12 @@ def test_one_piece_is_no_piece(m: int, n: int) -> None:
     rng = np.random.default_rng(m)
     x, w = rng.standard_normal((m, 1024)).astype("f4"), rng.standard_normal((1024, n)).astype("f4")
     np.testing.assert_allclose(xlc.jit(lambda x: x @ w)(x), x.astype("f8") @ w, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["f2", ml_dtypes.bfloat16, "i1", "i2"])
+def test_columns_that_are_left_over(dtype: str) -> None:
+    """Panels of 48 columns are three halves of a register of 32 halves: all of them are stored, whatever is left for the last panel."""
+    rng = np.random.default_rng(0)
+    for n in (*range(33, 49, 3), *range(129, 145, 3), 191):
+        x, w = (rng.integers(-3, 4, s).astype(dtype) for s in ((8, 9), (9, n)))
+        np.testing.assert_array_equal(xlc.jit(lambda x, w: x @ w)(x, w).astype("f8"), x.astype("f8") @ w.astype("f8"))
