@@ -28,7 +28,7 @@ CHIPS = ("cuda:sm_80", "cuda:sm_90") if nvrtc.available() and not ON_GPU else ()
 
 LISTED = (  # what may use local memory, how many bytes of it, and why
     (r"\A// pow\n", 8, "powers of integers, up to 16 side by side, are squarings and nothing else: two registers of 128 are stored"),
-    (r"(?s)const long long n_\w+.*acc", 8, "64 sums beside indices of 64 bits (named sizes): a word too many for two blocks"),
+    (r"const long long n_\w+", 8, "of named sizes, indices have 64 bits: a word is too many where two blocks share the registers"),
     (r"xlc_grid_sync", 32, "a function that a loop calls several times saves some registers once"),
 )
 
