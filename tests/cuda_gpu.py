@@ -58,12 +58,13 @@ class HostSeenGpu(CupyDevice):
         if not self.capturing():
             self.settle()
 
-    def replay(self, module: LoadedModule, nbytes: int, record: Record) -> Callable[[np.ndarray], None]:  # type: ignore[override]
+    def replay(self, module: LoadedModule, nbytes: int, record: Record) -> Callable[[np.ndarray], bool]:  # type: ignore[override]
         replay = super().replay(module, nbytes, record)
 
-        def run(table: np.ndarray) -> None:
-            replay(table)
+        def run(table: np.ndarray) -> bool:
+            captured = replay(table)
             self.settle()
+            return captured
 
         return run
 

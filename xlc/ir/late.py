@@ -30,8 +30,9 @@ def late_products(kernel: Kernel, fail: Callable[[str], NoReturn]) -> list[str]:
         written = {s.buffer} if isinstance(s, Store) else set()
         for b in sorted(results & (read | written), key=lambda b: b.name):
             fail(f"{b.name} is touched before the products that add to it are waited for")
-        if any(b.space == "register" for b in written & sources):
-            fail(f"{s.buffer.name} is written before the products that read it are waited for")  # type: ignore[union-attr]
+        for b in written & sources:
+            if b.space == "register":
+                fail(f"{b.name} is written before the products that read it are waited for")
         if isinstance(s, Loop) and s.kind == "thread":  # of any thread
             inside = list(statements(s.body))
             reads = sources | {x for m in inside if isinstance(m, Mma) and m.group > 32 for x in (m.a, m.b)}

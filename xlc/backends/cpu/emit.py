@@ -281,7 +281,7 @@ class KernelEmitter(Accesses):
             n = self.widths[id(s)] = min(s.width, self.target.lanes(_common_bits(s)))
         if count is None:
             n = gcd(n, s.width)  # 48 lanes of f16 are three parts of 16, where 32 fill a register
-        parts = s.width // n if count is None else -(-count // n)
+        parts = -(-(s.width if count is None else count) // n)
         self.enter()
         masks, some = self.masks(stop, count, n, parts, s.width)
         variable = var(s.var)

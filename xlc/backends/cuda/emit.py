@@ -136,7 +136,8 @@ class _Emitter(Printer):
             if not isinstance(s, Let):
                 self.forget()
             if self.conflict(s, pending):
-                self.line("xlc_fence_proxy_async();") if self.panels else None
+                if self.panels:
+                    self.line("xlc_fence_proxy_async();")
                 self.line("__syncthreads();")
                 pending = _behind(pending)
             match s:

@@ -63,23 +63,28 @@ class Library:
         launches, arena = self.launches(values)
         if not launches:
             return
-        start = end = 0
+        work, start, end = None, 0, 0
         if arena or self._waits:
             work = self.device.workspace(arena + ALIGNMENT)
             start, end = work.address, work.address + arena
-            if self.device.capturing():
-                self._captured.append(work)  # the user's graph may run at any time
         table = np.array([*addresses, start, end, *(values or (0,))], np.int64)
-        if not self.head["graph"]:
+        if self.head["graph"]:
+            captured = self.replay(launches, values, table.nbytes)(table)
+        else:
             self.launch(launches, table)
-            return
+            captured = work is not None and self.device.capturing()
+        if captured and work is not None:
+            self._captured.append(work)  # the user's graph may run at any time
+
+    def replay(self, launches: Sequence[_Launch], values: tuple[int, ...], nbytes: int) -> Any:
+        """The plan at these sizes as a graph. Made once."""
         with self._lock:
-            replay = self._replays.get(values)
-            if replay is None:
+            found = self._replays.get(values)
+            if found is None:
                 if len(self._replays) >= REPLAYS:
                     del self._replays[next(iter(self._replays))]
-                replay = self._replays[values] = self.device.replay(self.loaded, table.nbytes, lambda at: self.launch(launches, at))
-        replay(table)
+                found = self._replays[values] = self.device.replay(self.loaded, nbytes, lambda at: self.launch(launches, at))
+            return found
 
     def launch(self, launches: Sequence[_Launch], argument: np.ndarray) -> None:
         """Every launch, in order, with the table or (for graphs) its address."""

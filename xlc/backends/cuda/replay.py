@@ -56,7 +56,8 @@ class Replay:
         self._captured: list[_Recording] = []
         self._lock = threading.Lock()
 
-    def __call__(self, table: np.ndarray) -> None:
+    def __call__(self, table: np.ndarray) -> bool:
+        """Returns whether this call went into a graph of the user's."""
         device = self._device
         with self._lock, device.here():
             stream = device.cupy.cuda.get_current_stream()
@@ -76,6 +77,7 @@ class Replay:
                 if found.launch is None:
                     found.launch = self._captured_launch(found.place)
                 found.launch()
+            return captured
 
     def _captured_launch(self, place: np.ndarray) -> Callable[[], Any]:
         """What launches the graph; where it cannot be made, the launches one by one."""
